@@ -1,0 +1,1 @@
+"""The constructed image recogniser (not built yet; see `constructible vision --help`)."""
