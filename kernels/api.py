@@ -1,0 +1,196 @@
+"""The public operations: check the arguments, choose a backend, hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from torch import Tensor
+
+from kernels import adam, checks, training
+from kernels.adam import AdamRule, AdamState
+from kernels.backends import choose
+from kernels.plan import Plan
+from kernels.stacking import MLPStack
+from kernels.vocabulary import Vocabulary
+
+
+def _module(name: str) -> ModuleType:
+    if name == "reference":
+        from kernels import reference
+
+        return reference
+    from kernels import torch_backend
+
+    return torch_backend
+
+
+def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *, backend: str | None = None) -> Tensor:
+    """y = x @ weight[module of the row] + bias[module of the row].
+
+    Args:
+        x: float [T, Din]; or [T, K, Din] if the plan has K choices per row.
+        weight: [M, Din, Dout], same dtype and device.
+        bias: [M, Dout] or None.
+        plan: made by `route`; its gate is not used here.
+        backend: name of a backend; None chooses.
+
+    Returns:
+        [T, Dout], or [T, K, Dout] if the choice was [T, K]. Differentiable in x, weight and bias.
+
+    Raises:
+        TypeError, ValueError: dtypes, devices or shapes do not fit, or the backend cannot take them.
+    """
+    checks.check_linear(x, weight, bias, plan)
+    name, _ = choose(plan, [weight], backend)
+    return _module(name).ragged_linear(x, weight, bias, plan)
+
+
+def ragged_mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    plan: Plan,
+    activation: str = "relu",
+    *,
+    combine: bool | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """A small network per module: linear, activation, linear (2 to 4 layers, none after the last).
+
+    Args:
+        x: float [T, D0]; or [T, K, D0] if the plan has K choices per row.
+        weights: 2 to 4 tensors [M, D(l), D(l+1)].
+        biases: as many, [M, D(l+1)] or None.
+        plan: made by `route`.
+        activation: "relu", "gelu" (exact) or "silu".
+        combine: sum the K answers of a row, weighted by the plan's gate. None: if the plan has a gate.
+        backend: name of a backend; None chooses.
+
+    Returns:
+        [T, D_last] when combined or when the choice was [T]; [T, K, D_last] otherwise. Differentiable in x, weights,
+        biases and gate.
+
+    Raises:
+        TypeError, ValueError: dtypes, devices or shapes do not fit, or the backend cannot take them.
+    """
+    checks.check_mlp(x, weights, biases, plan, activation)
+    combine = plan.gate is not None if combine is None else combine
+    checks.check_gate(plan, x, combine)
+    name, _ = choose(plan, weights, backend)
+    return _module(name).ragged_mlp(x, list(weights), list(biases), plan, activation, combine)
+
+
+def ragged_softmax_xent(
+    hidden: Tensor,
+    targets: Tensor,
+    output: Tensor,
+    bias: Tensor | None,
+    vocabulary: Vocabulary,
+    plan: Plan,
+    *,
+    precision: str = "float32",
+    backend: str | None = None,
+) -> Tensor:
+    """Cross-entropy of each row over the vocabulary of its own module, in nats.
+
+    loss[t] = -log_softmax(hidden[t] @ output[ids of m].T + bias of m)[targets[t]], with m the module of row t.
+
+    Args:
+        hidden: float [T, D].
+        targets: integer [T], index into the row's module's own vocabulary (`Vocabulary.locate` finds it).
+        output: [V, D] table shared by the modules, or one row per vocabulary entry if vocabulary.ids is None.
+        bias: [vocabulary.offsets[M]], one per vocabulary entry, or None.
+        vocabulary: M vocabularies of any size.
+        plan: made by `route` with one choice per row.
+        precision: "float32": IEEE products; "bfloat16": operands of the three products are rounded to bfloat16, sums,
+            softmax and loss stay in float32 (only for float32 tensors; ignored by the reference backend).
+        backend: name of a backend; None chooses.
+
+    Returns:
+        loss [T] in the order of the rows. Differentiable in hidden, output and bias.
+
+    Raises:
+        TypeError, ValueError, IndexError: dtypes, devices, shapes or targets do not fit.
+    """
+    checks.check_xent(hidden, targets, output, bias, vocabulary, plan)
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
+    name, _ = choose(plan, [output], backend)
+    if name == "reference":
+        return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
+    from kernels import torch_xent
+
+    return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, precision)
+
+
+def adam_step_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state: AdamState,
+    lr: float | Tensor,
+    *,
+    active: Tensor | None = None,
+    rule: AdamRule | None = None,
+) -> None:
+    """One Adam update of stacked parameters, in place.
+
+    The rule for untouched modules: where active[m] is False, nothing of module m changes, neither weights nor moments
+    nor its step count, as if the module had its own optimizer and that had not been called. Pass `plan.touched`.
+
+    Args:
+        params: tensors [M, ...].
+        grads: as many, same shapes and dtypes.
+        state: `AdamState.of(params)`, changed in place.
+        lr: one learning rate, or float [M], one per module.
+        active: bool [M]; None updates all.
+        rule: betas, eps, weight decay (decoupled).
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices do not fit.
+    """
+    adam.check(params, grads, state, lr, active)
+    adam.step_(params, grads, state, lr, rule or AdamRule(), active)
+
+
+def train_step_(
+    x: Tensor,
+    targets: Tensor,
+    stacked: MLPStack,
+    plan: Plan,
+    state: AdamState,
+    lr: float | Tensor,
+    *,
+    loss: str = "mse",
+    rule: AdamRule | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Forward, loss, backward and Adam for every module that has rows, in place: one step of M separate trainings.
+
+    A module's loss is the mean over its own rows, so its step does not depend on which other modules are in the batch.
+    Modules without rows are left exactly as they are (see `adam_step_`).
+
+    Args:
+        x: float [T, D0].
+        targets: float [T, D_last] for "mse" and "logistic"; integer [T] for "softmax".
+        stacked: M networks, changed in place.
+        plan: made by `route` with one choice per row.
+        state: `AdamState.of(stacked.params)`, changed in place.
+        lr: one learning rate, or float [M], one per module.
+        loss: per row "mse" (mean of the squared differences), "logistic" (mean binary cross-entropy of logits),
+            "softmax" (cross-entropy of logits), in nats.
+        rule: betas, eps, weight decay.
+        backend: name of a backend; None chooses.
+
+    Returns:
+        loss of each row before the update, [T].
+
+    Raises:
+        TypeError, ValueError, IndexError: dtypes, devices, shapes or targets do not fit.
+    """
+    params = stacked.params
+    checks.check_mlp(x, stacked.weights, stacked.biases, plan, stacked.activation)
+    checks.check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
+    adam.check(params, params, state, lr, None)
+    name, _ = choose(plan, params, backend)
+    return training.step_(_module(name), x, targets, stacked, plan, state, lr, loss, rule or AdamRule())

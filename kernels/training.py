@@ -1,0 +1,48 @@
+"""One training step of many separate networks, from the forward operations of a backend."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import adam
+from kernels.adam import AdamRule, AdamState
+from kernels.checks import row_modules
+from kernels.plan import Plan
+from kernels.stacking import MLPStack
+
+
+def row_losses(answers: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """Loss of each row, [T], from answers [T, D]."""
+    if loss == "mse":
+        return (answers - targets).square().mean(1)
+    if loss == "logistic":
+        return F.binary_cross_entropy_with_logits(answers, targets, reduction="none").mean(1)
+    return F.cross_entropy(answers, targets.long(), reduction="none")
+
+
+def step_(
+    backend: ModuleType,
+    x: Tensor,
+    targets: Tensor,
+    stacked: MLPStack,
+    plan: Plan,
+    state: AdamState,
+    lr: float | Tensor,
+    loss: str,
+    rule: AdamRule,
+) -> Tensor:
+    leaves = [p.detach().requires_grad_() for p in stacked.params]
+    queue = iter(leaves)
+    pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
+    with torch.enable_grad():
+        weights, biases = [w for w, _ in pairs], [b for _, b in pairs]
+        answers = backend.ragged_mlp(x.detach(), weights, biases, plan, stacked.activation, False)
+        losses = row_losses(answers.reshape(plan.n_rows, answers.shape[-1]), targets, loss)
+        share = 1 / plan.counts.clamp(min=1).to(x.dtype)
+        grads = torch.autograd.grad((losses * share.index_select(0, row_modules(plan))).sum(), leaves)
+    adam.step_([p.detach() for p in stacked.params], list(grads), state, lr, rule, plan.touched)
+    return losses.detach()
