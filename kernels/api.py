@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from kernels import adam, checks, training
@@ -121,7 +122,9 @@ def ragged_softmax_xent(
         return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
     from kernels import torch_xent
 
-    return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, precision)
+    fits = hidden.dtype == torch.float32 and hidden.device.type == "cpu"
+    one_pass = torch_xent.numba_pass if name == "cpu" and fits else torch_xent.torch_pass
+    return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, precision, one_pass)
 
 
 def adam_step_(

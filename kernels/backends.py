@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels.plan import Plan
 
-BACKENDS = ("reference", "torch")
+BACKENDS = ("reference", "torch", "cpu")
 VARIABLE = "CONSTRUCTIBLE_KERNELS"
 _chosen: ContextVar[str | None] = ContextVar("constructible_kernels_backend", default=None)
 

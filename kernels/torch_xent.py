@@ -1,28 +1,57 @@
-"""Cross-entropy over a vocabulary per module: one pass of three matrix products per module, nothing dense in V x T.
+"""Cross-entropy over a vocabulary per module: three matrix products per module and one pass over its logits.
 
-The forward pass keeps each module's probabilities (in bfloat16 when that precision was asked for), so that the backward
-pass is two products; when they would take more than SAVE_BYTES they are worked out again instead.
+The forward pass keeps the gradient by the logits up to the factor of each row, softmax minus one-hot (in bfloat16 when
+that precision was asked for). The factor is applied to the narrow operands, so the backward pass is two products and
+touches nothing else of that size. If it would take more than SAVE_BYTES in all, it is worked out again instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels.plan import Plan
-from kernels.torch_backend import sort_rows
+from kernels.torch_backend import sort_rows, unsort_rows
 from kernels.vocabulary import Vocabulary
 
 SAVE_BYTES = 1 << 29
+# (logits, bias, targets, loss [R], low) -> softmax minus one-hot; may use the logits up, writes the loss
+Pass = Callable[[Tensor, Tensor | None, Tensor, Tensor, bool], Tensor]
+
+
+def torch_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
+    """The one-hot part goes before anything is rounded: near a probability of 1 the difference is all there is."""
+    logits = logits if bias is None else logits.add_(bias)
+    top = logits.amax(1, keepdim=True)
+    at_target = logits.gather(1, targets[:, None])
+    powers = logits.sub_(top).exp_()
+    total = powers.sum(1, keepdim=True)
+    torch.sub(top + torch.log(total), at_target, out=loss[:, None])
+    powers.div_(total).scatter_add_(1, targets[:, None], torch.full_like(total, -1))
+    return powers.bfloat16() if low else powers
+
+
+def numba_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
+    """The same in one sweep per row: float32 on a CPU only."""
+    from kernels import numba_xent
+
+    bias = logits.new_zeros(logits.shape[1]) if bias is None else bias.contiguous()
+    arrays = logits.numpy(), bias.numpy(), targets.numpy(), loss.numpy()
+    if not low:
+        numba_xent.excess_float32(*arrays)
+        return logits
+    excess = torch.empty_like(logits, dtype=torch.bfloat16)
+    numba_xent.excess_bfloat16(*arrays, excess.view(torch.int16).numpy().view("uint16"))
+    return excess
 
 
 @contextlib.contextmanager
 def _products(low: bool, device: torch.device) -> Iterator[None]:
-    """Let the products of float32 tensors round their operands to bfloat16 (AMX, tensor cores), sums in float32."""
+    """Let the CPU's products of float32 tensors round their operands to bfloat16 (AMX); sums stay in float32."""
     if not low or device.type != "cpu":
         yield
         return
@@ -35,11 +64,17 @@ def _products(low: bool, device: torch.device) -> Iterator[None]:
         settings.fp32_precision = before
 
 
-def _busy(vocabulary: Vocabulary, plan: Plan) -> list[tuple[int, slice, slice]]:
-    """(module, its positions, its vocabulary entries) for modules with rows."""
+def _logits(hidden: Tensor, table: Tensor, low: bool) -> Tensor:
+    if low and hidden.device.type != "cpu":
+        return torch.mm(hidden.bfloat16(), table.bfloat16().T, out_dtype=torch.float32)
+    return torch.mm(hidden, table.T)
+
+
+def _busy(vocabulary: Vocabulary, plan: Plan) -> list[tuple[slice, slice]]:
+    """(positions, vocabulary entries) of each module with rows."""
     starts, offsets = vocabulary.host_offsets(), plan.host_offsets()
     return [
-        (m, slice(offsets[m], offsets[m + 1]), slice(starts[m], starts[m + 1]))
+        (slice(offsets[m], offsets[m + 1]), slice(starts[m], starts[m + 1]))
         for m in range(plan.n_modules)
         if offsets[m + 1] > offsets[m]
     ]
@@ -47,21 +82,6 @@ def _busy(vocabulary: Vocabulary, plan: Plan) -> list[tuple[int, slice, slice]]:
 
 def _table(output: Tensor, vocabulary: Vocabulary, span: slice) -> Tensor:
     return output[span] if vocabulary.ids is None else output.index_select(0, vocabulary.ids[span])
-
-
-def _excess(hidden: Tensor, rows: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss [R, 1] and softmax(hidden @ rows.T + bias) minus the one-hot targets [R, V], its gradient by the logits.
-
-    The one-hot part is taken off before anything is rounded: near a probability of 1 the difference is all there is.
-    """
-    logits = hidden @ rows.T if bias is None else torch.addmm(bias, hidden, rows.T)
-    top = logits.amax(1, keepdim=True)
-    at_target = logits.gather(1, targets[:, None])
-    powers = logits.sub_(top).exp_()
-    total = powers.sum(1, keepdim=True)
-    loss = top + torch.log(total) - at_target
-    powers.div_(total)
-    return loss, powers.scatter_add_(1, targets[:, None], torch.full_like(loss, -1))
 
 
 class _Xent(torch.autograd.Function):
@@ -75,22 +95,22 @@ class _Xent(torch.autograd.Function):
         vocabulary: Vocabulary,
         plan: Plan,
         low: bool,
+        one_pass: Pass,
     ) -> Tensor:
-        ctx.vocabulary, ctx.plan, ctx.low = vocabulary, plan, low
+        ctx.vocabulary, ctx.plan, ctx.low, ctx.one_pass = vocabulary, plan, low, one_pass
         ctx.save_for_backward(hidden, targets, output, bias)
         busy = _busy(vocabulary, plan)
-        cells = sum((r.stop - r.start) * (v.stop - v.start) for _, r, v in busy)
-        size = 2 if low else hidden.element_size()
-        wanted = any(ctx.needs_input_grad)
-        ctx.saved = [] if wanted and cells * size <= SAVE_BYTES else None
+        cells = sum((rows.stop - rows.start) * (span.stop - span.start) for rows, span in busy)
+        keep = any(ctx.needs_input_grad) and cells * (2 if low else hidden.element_size()) <= SAVE_BYTES
+        ctx.kept = [] if keep else None
         loss = hidden.new_empty(hidden.shape[0])
         with _products(low, hidden.device):
-            for _, rows, span in busy:
-                table = _table(output, vocabulary, span)
+            for rows, span in busy:
+                logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
                 part = None if bias is None else bias[span]
-                loss[rows, None], excess = _excess(hidden[rows], table, part, targets[rows])
-                if ctx.saved is not None:
-                    ctx.saved.append(excess.bfloat16() if low else excess)
+                excess = one_pass(logits, part, targets[rows], loss[rows], low)
+                if ctx.kept is not None:
+                    ctx.kept.append(excess)
         return loss
 
     @staticmethod
@@ -99,33 +119,34 @@ class _Xent(torch.autograd.Function):
         vocabulary, plan, low = ctx.vocabulary, ctx.plan, ctx.low
         need_hidden, _, need_output, need_bias = ctx.needs_input_grad[:4]
         scale = grads[0][:, None]
+        kind = torch.bfloat16 if low else hidden.dtype
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_output = torch.zeros_like(output) if need_output else None
-        d_bias = None if bias is None or not need_bias else torch.zeros_like(bias)
+        d_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
+        # The bias is one more column of the product that gives the table's gradient.
+        columns = ([hidden * scale] if need_output else []) + ([scale] if d_bias is not None else [])
+        factors = torch.cat(columns, 1).to(kind) if columns else None
+        narrow = output.to(kind)
+        width = hidden.shape[1] if need_output else 0
         with _products(low, hidden.device):
-            for i, (_, rows, span) in enumerate(_busy(vocabulary, plan)):
-                table = _table(output, vocabulary, span) if need_hidden else None
-                # Dropped as they are used: a second backward pass through the same graph works them out again.
-                excess = None
-                if ctx.saved is not None:
-                    excess, ctx.saved[i] = ctx.saved[i], None
+            for i, (rows, span) in enumerate(_busy(vocabulary, plan)):
+                excess = None if ctx.kept is None else ctx.kept[i]
                 if excess is None:
-                    table = _table(output, vocabulary, span) if table is None else table
                     part = None if bias is None else bias[span]
-                    excess = _excess(hidden[rows], table, part, targets[rows])[1]
-                d_logits = (excess.float() if low else excess).mul_(scale[rows])
+                    logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
+                    excess = ctx.one_pass(logits, part, targets[rows], hidden.new_empty(len(logits)), low)
                 if d_hidden is not None:
-                    assert table is not None
-                    torch.mm(d_logits, table, out=d_hidden[rows])
-                if d_output is not None:
-                    d_table = d_logits.T @ hidden[rows]
-                    if vocabulary.ids is None:
-                        d_output[span] = d_table
-                    else:
-                        d_output.index_add_(0, vocabulary.ids[span], d_table)
+                    torch.mul(torch.mm(excess, _table(narrow, vocabulary, span)), scale[rows], out=d_hidden[rows])
+                if factors is None:
+                    continue
+                product = torch.mm(excess.T, factors[rows])
                 if d_bias is not None:
-                    torch.sum(d_logits, 0, out=d_bias[span])
-        return d_hidden, None, d_output, d_bias, None, None, None
+                    d_bias[span] = product[:, width]
+                if d_output is not None and vocabulary.ids is None:
+                    d_output[span] = product[:, :width]
+                elif d_output is not None and vocabulary.ids is not None:
+                    d_output.index_add_(0, vocabulary.ids[span], product[:, :width].to(output.dtype))
+        return d_hidden, None, d_output, d_bias, None, None, None, None
 
 
 def ragged_softmax_xent(
@@ -136,17 +157,11 @@ def ragged_softmax_xent(
     vocabulary: Vocabulary,
     plan: Plan,
     precision: str,
+    one_pass: Pass = torch_pass,
 ) -> Tensor:
     low = precision == "bfloat16" and hidden.dtype == torch.float32
     ordered = targets.long().index_select(0, plan.rows)
     loss: Tensor = _Xent.apply(  # pyright: ignore[reportAssignmentType]
-        sort_rows(hidden, plan), ordered, output, bias, vocabulary, plan, low
+        sort_rows(hidden, plan), ordered, output, bias, vocabulary, plan, low, one_pass
     )
-    return sort_back(loss, plan)
-
-
-def sort_back(values: Tensor, plan: Plan) -> Tensor:
-    """[N] position order -> row order (one choice per row)."""
-    from kernels.torch_backend import unsort_rows
-
-    return unsort_rows(values[:, None], plan, combine=False).reshape(plan.n_rows)
+    return unsort_rows(loss[:, None], plan, combine=False).reshape(plan.n_rows)

@@ -1,0 +1,116 @@
+"""Numba building blocks in float32 that LLVM turns into vector code: exp, sigmoid, erf, bfloat16 rounding.
+
+The C library's exp is a call per element; these are branch-free polynomials, so that a plain loop over an array becomes
+vector instructions on any machine. Worst errors are asserted in the tests.
+"""
+
+# pyright: reportCallIssue=false
+# (an intrinsic's first parameter is filled in by numba)
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+# Sums may be re-ordered and products joined by the compiler (once, when it compiles: runs repeat bit for bit). NaN and
+# infinity keep their meaning: a diverging training must show it.
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+# Division by zero gives infinity, as in numpy; Python's exception would be a branch in every loop that divides.
+INLINE: dict[str, Any] = {"inline": "always", "fastmath": FASTMATH, "error_model": "numpy"}
+COMPILED: dict[str, Any] = {"cache": True, "fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+LOG2E, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
+HALF, ONE = np.float32(0.5), np.float32(1.0)
+# Arguments whose exp is a normal number and whose power of two, 2^-126 to 2^127, is one too.
+EXP_LOW, EXP_HIGH = np.float32(-87.3365), np.float32(88.37)
+# exp(r) on |r| <= ln 2 / 2: coefficients of the Taylor series from r^2 on, degree 7 (error below one ulp).
+C2, C3, C4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
+C5, C6, C7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
+
+
+@intrinsic
+def bits_of(typingctx: Any, value: Any) -> Any:
+    """The 32 bits of a float32 as int32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), codegen
+
+
+@intrinsic
+def float_of(typingctx: Any, value: Any) -> Any:
+    """The float32 that has these 32 bits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@numba.njit(**INLINE)
+def exp32(x: Any) -> Any:
+    """exp(x); exactly 0 below -87.3 (no denormals), held at 2.4e38 above 88.4. NaN stays NaN."""
+    clipped = min(max(x, EXP_LOW), EXP_HIGH)
+    n = np.floor(clipped * LOG2E + HALF)
+    r = clipped - n * LN2_HIGH - n * LN2_LOW
+    poly = ONE + r * (ONE + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * C7))))))
+    power = poly * float_of((np.int32(n) + np.int32(127)) << np.int32(23))
+    return power if x >= EXP_LOW else (np.float32(0.0) if x < EXP_LOW else x)
+
+
+@numba.njit(**INLINE)
+def exp_negative32(x: Any) -> Any:
+    """exp(x) for x <= 0, held at 1e-38 below -87.3: half the work of exp32, for softmax. NaN stays NaN."""
+    clipped = EXP_LOW if x < EXP_LOW else x
+    n = np.floor(clipped * LOG2E + HALF)
+    r = clipped - n * LN2_HIGH - n * LN2_LOW
+    poly = ONE + r * (ONE + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * C7))))))
+    return poly * float_of((np.int32(n) + np.int32(127)) << np.int32(23))
+
+
+@numba.njit(**INLINE)
+def sigmoid32(x: Any) -> Any:
+    return ONE / (ONE + exp32(-x))
+
+
+@numba.njit(**INLINE)
+def normal_cdf32(x: Any) -> Any:
+    """(1 + erf(x / sqrt 2)) / 2, by a Chebyshev fit of erfc (Numerical Recipes, 2nd ed., section 6.2)."""
+    z = abs(x) * np.float32(0.7071067811865476)
+    t = ONE / (ONE + HALF * z)
+    poly = np.float32(0.17087277)
+    poly = np.float32(-0.82215223) + t * poly
+    poly = np.float32(1.48851587) + t * poly
+    poly = np.float32(-1.13520398) + t * poly
+    poly = np.float32(0.27886807) + t * poly
+    poly = np.float32(-0.18628806) + t * poly
+    poly = np.float32(0.09678418) + t * poly
+    poly = np.float32(0.37409196) + t * poly
+    poly = np.float32(1.00002368) + t * poly
+    poly = np.float32(-1.26551223) + t * poly
+    tail = HALF * t * exp32(-z * z + poly)
+    sign = bits_of(x) & np.int32(-0x80000000)  # set by bits: a branch here would keep the loop scalar
+    return HALF + float_of(bits_of(HALF - tail) | sign)
+
+
+@numba.njit(**INLINE)
+def order_key(x: Any) -> Any:
+    """An int32 that sorts as the float32 does: a maximum of integers becomes vector code, one of floats does not."""
+    bits = bits_of(x)
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@numba.njit(**INLINE)
+def from_order_key(key: Any) -> Any:
+    return float_of(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@numba.njit(**INLINE)
+def to_bfloat16(x: Any) -> Any:
+    """Upper 16 bits of a float32, rounded to the nearest, ties to even; NaN is not handled."""
+    bits = bits_of(x)
+    return np.uint16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16))
