@@ -1,4 +1,4 @@
-"""What several tests share: where the development data lies."""
+"""Helpers shared by the tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def data_path(*parts: str) -> Path:
-    """A file or folder of the development data; skips the test, with the reason, where it is not there.
+    """Return a file or folder of the project's data, or skip the test with the reason where it is missing.
 
-    The data is not part of the project: it is looked for in $CONSTRUCTIBLE_DATA, by default `../shared/data` beside
-    the checkout.
+    The data lies where the environment variable CONSTRUCTIBLE_DATA says, else in `../shared/data` beside the project.
     """
-    folder = Path(os.environ.get("CONSTRUCTIBLE_DATA") or ROOT / ".." / "shared" / "data").resolve()
-    path = folder.joinpath(*parts)
+    base = Path(os.environ.get("CONSTRUCTIBLE_DATA") or ROOT / ".." / "shared" / "data")
+    path = base.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"needs {'/'.join(parts)} of the development data; set CONSTRUCTIBLE_DATA to its folder")
+        pytest.skip(f"needs {'/'.join(parts)} of the project's data; set CONSTRUCTIBLE_DATA to its folder")
     return path
