@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from ontology.errors import ConstructibleError
 def _explain_os_error(error: OSError, path: Path) -> ConstructibleError:
     fixes = {
         errno.ENOSPC: ("the disk is full.", "free space or choose another folder, then run the same command again"),
-        errno.EDQUOT: ("the disk quota is used up.", "free space or choose another folder, then run the same command again"),
+        errno.EDQUOT: (
+            "the disk quota is used up.",
+            "free space or choose another folder, then run the same command again",
+        ),
         errno.EROFS: ("the file system is read-only.", "choose a folder that can be written"),
         errno.EACCES: ("permission denied.", "choose a folder that you may write, or change its permissions"),
         errno.EPERM: ("operation not permitted.", "choose a folder that you may write"),
@@ -28,6 +32,15 @@ def _explain_os_error(error: OSError, path: Path) -> ConstructibleError:
     }
     message, fix = fixes.get(error.errno or 0, (f"cannot be written ({error.strerror or error}).", "check the path"))
     return ConstructibleError(message, fix=fix, file=path)
+
+
+@contextmanager
+def explain_os_errors(path: str | Path) -> Iterator[None]:
+    """Turn operating-system errors of a block that works on `path` into ConstructibleError with the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain_os_error(error, Path(path)) from error
 
 
 def make_folder(path: str | Path) -> Path:
@@ -87,10 +100,14 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise ConstructibleError("no such file.", fix="check the folder's name", file=path) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConstructibleError(f"not valid JSON ({error}).", fix="restore the file or build again", file=path) from error
+        raise ConstructibleError(
+            f"not valid JSON ({error}).", fix="restore the file or build again", file=path
+        ) from error
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> Path:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write named arrays as safetensors, atomically; equal arrays give equal bytes."""
     from safetensors.numpy import save
 
