@@ -187,8 +187,7 @@ def _relu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _silu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    half = np.float32(0.5)
-    return x * (half * (np.float32(1.0) + np.tanh(half * x)))
+    return x * (0.5 * (1.0 + np.tanh(0.5 * x))).astype(np.float32)
 
 
 _ACTIVATIONS = {"relu": _relu, "silu": _silu}

@@ -134,6 +134,16 @@ class Checked:
         exec(code, space)  # checked above: no attribute, no import, no builtin can be reached
         return space["compiled"]
 
+    @property
+    def return_lines(self) -> dict[str, int]:
+        """For each name returned the first line that returns it."""
+        found: dict[str, int] = {}
+        for node in ast.walk(self.node):
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant):
+                name = str(node.value.value)
+                found[name] = min(node.lineno, found.get(name, node.lineno))
+        return found
+
     def branches(self) -> list[Branch]:
         """List every branch that a test should take, outermost first."""
         return [branch for branch, _, _ in self._walk(self.node.body)]

@@ -41,13 +41,14 @@ class Router:
     Attributes:
         concepts: the names it can return, in order of appearance; `route` returns indices into it.
         fields: the state fields, in the order of a row's columns.
-        source: the router's text.
+        source, file: the router's text and where it was read from.
+        helpers: the functions it may call.
     """
 
     def __init__(self, checked: Checked, fields: Sequence[StateField]) -> None:
         self._checked = checked
         self.fields = tuple(fields)
-        self.source, self.file = checked.source, checked.file
+        self.source, self.file, self.helpers = checked.source, checked.file, checked.helpers
         self.concepts = checked.names
         self._index = {name: i for i, name in enumerate(self.concepts)}
         columns = {field.name: i for i, field in enumerate(self.fields)}
@@ -125,6 +126,14 @@ class Router:
         events: list[int] = []
         concept = self._decide_traced(events.append, *self._values(rows[0, self._columns].tolist()))
         return Trace(concept, [line for line in events if line > 0], [-line for line in events if line < 0])
+
+    def branches(self) -> list[Branch]:
+        """List every branch, outermost first."""
+        return self._checked.branches()
+
+    def line_of(self, concept: str) -> int | None:
+        """Return the first line that returns a concept."""
+        return self._checked.return_lines.get(concept)
 
     def state(self, row: npt.ArrayLike) -> dict[str, str | int | bool]:
         """Return a row [F] as the named values that the router sees."""
