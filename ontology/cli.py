@@ -43,9 +43,7 @@ def check(file: Path | None, track_name: str | None, router: Path | None, as_jso
     else:
         for problem in report.problems:
             click.echo(str(problem))
-        click.echo(
-            ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in report.facts.items() if value != "")
-        )
+        click.echo(report.summary())
     if report.problems:
         raise CheckFailed(f"{len(report.problems)} problems in {path}.", fix="do what each line says")
 
@@ -114,8 +112,6 @@ def _load(file: Path | None, track_name: str | None) -> Ontology:
     from ontology.schema import Ontology
     from ontology.track import load_track
 
-    return (
-        Ontology.load(file)
-        if file is not None
-        else Ontology.load(_path(None, load_track(track_name).ontology if track_name else None))
-    )
+    if file is None and track_name is not None:
+        return load_track(track_name).ontology
+    return Ontology.load(_path(file, None))

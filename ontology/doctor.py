@@ -12,12 +12,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ontology.environment import describe, usable_cpus
 from ontology.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTION = "constructible"
 # Pairs released for each other; a CUDA build of torch names its triton itself, a CPU build does not.
@@ -53,15 +56,14 @@ def look_at_python() -> list[Finding]:
 def look_at_packages() -> list[Finding]:
     """Compare every required package with the range that this distribution asks for."""
     try:
-        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+        requirements = _requirements()
     except importlib.metadata.PackageNotFoundError:
         return [Finding("packages", "bad", f"{DISTRIBUTION} is not installed", "pip install -e . (in the checkout)")]
-    from packaging.requirements import Requirement
-
+    except ImportError:
+        return [Finding("packages", "bad", "the package `packaging` is not installed", "pip install packaging")]
     found: list[Finding] = []
     good: list[str] = []
-    for text in requirements:
-        requirement = Requirement(text)
+    for requirement in requirements:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         version = _version(requirement.name)
@@ -143,12 +145,10 @@ def look_at_data() -> list[Finding]:
 def look_at_extras() -> list[Finding]:
     """List the optional parts and what they still need."""
     try:
-        from packaging.requirements import Requirement
-
-        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
-        extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    except importlib.metadata.PackageNotFoundError:
+        requirements = _requirements()
+    except ImportError:  # not installed, or `packaging` is not: reported under packages
         return []
+    extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     found: list[Finding] = []
     for extra in sorted(extras):
         wanted = [
@@ -167,6 +167,12 @@ def look_at_extras() -> list[Finding]:
 LOOKS: tuple[Callable[[], list[Finding]], ...] = (
     look_at_python, look_at_packages, look_at_kernels, look_at_torch, look_at_machine, look_at_data, look_at_extras,
 )  # fmt: skip
+
+
+def _requirements() -> list[Requirement]:
+    from packaging.requirements import Requirement
+
+    return [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
 
 
 def _version(package: str) -> str | None:
