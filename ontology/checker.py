@@ -12,6 +12,7 @@ import ast
 import io
 import math
 import tokenize
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,9 @@ class _Checker:
     def run(self) -> Checked:
         self._check_text()
         try:
-            tree = ast.parse(self.source, filename=self.file)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what Python only warns about, such as "\\d", is refused here
+                tree = ast.parse(self.source, filename=self.file)
         except SyntaxError as error:
             raise self.refuse(error.lineno or 1, f"not valid Python: {error.msg}.", "correct this line") from error
         except (RecursionError, MemoryError, ValueError) as error:

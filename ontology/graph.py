@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import networkx as nx
@@ -151,7 +152,7 @@ def cut(ontology: Ontology, spec: str | int) -> Cut:
         members: tuple[str, ...] = leaves(ontology)
     elif text == "root":
         members = (ontology.root,)
-    elif text.lstrip("-").isdigit():
+    elif re.fullmatch("-?[0-9]{1,9}", text):
         depth = depths(ontology)
         level, deepest = int(text), max(depth.values())
         if not 0 <= level <= deepest:

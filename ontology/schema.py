@@ -15,6 +15,10 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+_COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+RESERVED = ("root", "leaves", "plain")  # cuts have these names
+
+
 class OntologyError(ConstructibleError):
     """An ontology file that is not valid; `others` holds further problems found in the same file."""
 
@@ -166,6 +170,8 @@ def _plain(
             "an anchor is used twice.", fix="write the value out: no `&` and `*` here", file=file, line=line
         )
     seen.add(id(node))
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTION_TAGS:
+        raise OntologyError(f"the tag {node.tag!r} is not allowed.", fix="remove it", file=file, line=line)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -248,6 +254,8 @@ def _resolve(ontology: Ontology) -> list[ConstructibleError]:
                 "name",
             )
         first.setdefault(concept.name, i)
+        if concept.name in RESERVED:
+            problem(f"{concept.name!r} is the name of a cut.", "choose another name", "concepts", i, "name")
         if not concept.question.rstrip().endswith("?"):
             problem(
                 f"the question of {concept.name!r} does not end in a question mark.", "ask one question",
