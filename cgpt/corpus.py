@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgpt import stdlib
+from cgpt.stdlib import stdlib_split as stdlib_split
 from ontology.errors import ConstructibleError, UsageError
 
 MAX_FILE_BYTES = 1_000_000
