@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from kernels import adam, checks, training
@@ -21,6 +20,10 @@ def _module(name: str) -> ModuleType:
         from kernels import reference
 
         return reference
+    if name == "cpu":
+        from kernels import cpu_backend
+
+        return cpu_backend
     from kernels import torch_backend
 
     return torch_backend
@@ -43,7 +46,7 @@ def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *,
         TypeError, ValueError: dtypes, devices or shapes do not fit, or the backend cannot take them.
     """
     checks.check_linear(x, weight, bias, plan)
-    name, _ = choose(plan, [weight], backend)
+    name, _ = choose(plan, [weight], backend, "mlp")
     return _module(name).ragged_linear(x, weight, bias, plan)
 
 
@@ -78,7 +81,7 @@ def ragged_mlp(
     checks.check_mlp(x, weights, biases, plan, activation)
     combine = plan.gate is not None if combine is None else combine
     checks.check_gate(plan, x, combine)
-    name, _ = choose(plan, weights, backend)
+    name, _ = choose(plan, weights, backend, "mlp")
     return _module(name).ragged_mlp(x, list(weights), list(biases), plan, activation, combine)
 
 
@@ -117,13 +120,12 @@ def ragged_softmax_xent(
     checks.check_xent(hidden, targets, output, bias, vocabulary, plan)
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
-    name, _ = choose(plan, [output], backend)
+    name, _ = choose(plan, [output], backend, "xent")
     if name == "reference":
         return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
     from kernels import torch_xent
 
-    fits = hidden.dtype == torch.float32 and hidden.device.type == "cpu"
-    one_pass = torch_xent.numba_pass if name == "cpu" and fits else torch_xent.torch_pass
+    one_pass = torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
     return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, precision, one_pass)
 
 
@@ -195,5 +197,7 @@ def train_step_(
     checks.check_mlp(x, stacked.weights, stacked.biases, plan, stacked.activation)
     checks.check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
     adam.check(params, params, state, lr, None)
-    name, _ = choose(plan, params, backend)
+    name, _ = choose(plan, params, backend, "train")
+    if name == "cpu":
+        return _module(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule or AdamRule())
     return training.step_(_module(name), x, targets, stacked, plan, state, lr, loss, rule or AdamRule())

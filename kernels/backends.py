@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 from kernels.plan import Plan
 
 BACKENDS = ("reference", "torch", "cpu")
+LARGEST_SHARE, LARGE_ROWS = 0.6, 512  # the cpu backend gives a module to one thread
 VARIABLE = "CONSTRUCTIBLE_KERNELS"
 _chosen: ContextVar[str | None] = ContextVar("constructible_kernels_backend", default=None)
 
@@ -33,15 +34,42 @@ def _known(name: str, origin: str) -> str:
     return name
 
 
-def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None) -> tuple[str, str]:
-    """The backend's name and the reason. Order: argument, `use_backend`, the environment, the machine."""
+def _asked(backend: str | None) -> tuple[str, str] | None:
     if backend is not None:
         return _known(backend, "argument backend"), "asked for by argument"
     if (set_here := _chosen.get()) is not None:
         return set_here, "asked for by use_backend"
     if from_environment := os.environ.get(VARIABLE):
         return _known(from_environment, VARIABLE), f"asked for by the environment variable {VARIABLE}"
-    return "torch", "the general backend for every device and dtype"
+    return None
+
+
+def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, operation: str = "mlp") -> tuple[str, str]:
+    """The backend's name and the reason. Order: argument, `use_backend`, the environment, the work itself.
+
+    operation: "mlp", "train" (the fused step) or "xent".
+
+    Raises:
+        ValueError: the backend asked for cannot take this device or dtype, or is not known.
+    """
+    asked = _asked(backend)
+    if asked is not None and asked[0] != "cpu":
+        return asked
+    plain = all(p.dtype == torch.float32 for p in params) and plan.device.type == "cpu"
+    if not plain:
+        if asked is not None:
+            found = f"{params[0].dtype} on {plan.device}"
+            raise ValueError(f"backend cpu ({asked[1]}) takes float32 on the CPU, not {found}: use torch")
+        return "torch", "the backend for every device and dtype"
+    if asked is not None:
+        return asked
+    if operation == "xent":
+        return "cpu", "float32 on the CPU: one pass over each module's logits"
+    from kernels.cpu_backend import largest_share
+
+    if largest_share(plan) > LARGEST_SHARE and plan.n_pairs >= LARGE_ROWS:
+        return "torch", f"one module has {largest_share(plan):.0%} of the rows: one large product uses all cores"
+    return "cpu", "float32 on the CPU: each module's whole network while its weights are in cache"
 
 
 def explain(plan: Plan, params: Sequence[Tensor], backend: str | None = None) -> str:
@@ -59,7 +87,3 @@ def explain(plan: Plan, params: Sequence[Tensor], backend: str | None = None) ->
         f"{name}: {reason} | {plan.n_modules} modules, {plan.n_pairs} rows, per module {shapes or '-'}, "
         f"{dtype} on {plan.device}"
     )
-
-
-def has_package(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None

@@ -11,6 +11,8 @@ from kernels import Vocabulary, ragged_linear, ragged_mlp, ragged_softmax_xent, 
 from kernels.backends import BACKENDS
 
 OTHERS = [name for name in BACKENDS if name != "reference"]
+CASES = [(name, kind) for name in OTHERS for kind in (torch.float64, torch.float32)]
+CASES.remove(("cpu", torch.float64))
 QUICK = settings(max_examples=40, deadline=None)
 
 
@@ -40,8 +42,7 @@ def _normal(generator, *shape, dtype, scale=1.0):
     return (torch.randn(*shape, generator=generator, dtype=torch.float64) * scale).to(dtype).requires_grad_()
 
 
-@pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("backend", "dtype"), CASES)
 @given(ragged=raggeds(), widths=st.tuples(*[st.sampled_from([1, 3, 16, 33])] * 2), has_bias=st.booleans())
 @QUICK
 def test_linear_matches_reference(backend, dtype, ragged, widths, has_bias):
@@ -61,8 +62,7 @@ def test_linear_matches_reference(backend, dtype, ragged, widths, has_bias):
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * 10)
 
 
-@pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("backend", "dtype"), CASES)
 @given(
     ragged=raggeds(),
     widths=st.lists(st.sampled_from([1, 4, 17, 32]), min_size=3, max_size=5),
@@ -116,8 +116,7 @@ def _xent_case(data, dtype, has_bias):
     return route(choice, n_modules=n_modules), vocabulary, hidden, targets, output, bias
 
 
-@pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("backend", "dtype"), CASES)
 @given(data=st.data(), has_bias=st.booleans())
 @QUICK
 def test_xent_matches_reference(backend, dtype, data, has_bias):

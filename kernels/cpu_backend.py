@@ -1,0 +1,198 @@
+"""The CPU backend: each module's whole network while its weights are in cache, parallel over modules (float32)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import numba_mlp as nm
+from kernels.adam import AdamRule, AdamState
+from kernels.plan import Plan
+from kernels.stacking import MLPStack
+
+ACTIVATION = {"none": nm.NONE, "relu": nm.RELU, "gelu": nm.GELU, "silu": nm.SILU}
+LOSS = {"mse": nm.MSE, "logistic": nm.LOGISTIC, "softmax": nm.SOFTMAX}
+SMALL_WORK = 200_000  # multiply-adds below which waking a second thread costs more than it brings
+NO_LABELS, NO_FLOATS = np.zeros(0, np.int64), np.zeros(0, np.float32)
+NO_DOUBLES = np.zeros(4, np.float64)
+
+
+def refusal(plan: Plan, params: Sequence[Tensor]) -> str:
+    """Why this backend cannot take the work, or ''."""
+    if plan.device.type != "cpu":
+        return f"it runs on the CPU, not on {plan.device}"
+    if any(p.dtype != torch.float32 for p in params):
+        return f"it computes in float32, not {next(p.dtype for p in params if p.dtype != torch.float32)}"
+    return ""
+
+
+def largest_share(plan: Plan) -> float:
+    """Part of all rows that the fullest module has."""
+    if "share" not in plan.cache:
+        plan.cache["share"] = int(plan.counts.max()) / max(1, plan.n_pairs)
+    return plan.cache["share"]
+
+
+def _borders(plan: Plan, widths: Sequence[int]) -> np.ndarray:
+    """int64 [threads + 1]: module ranges of about equal work."""
+    per_row = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    threads = 1 if plan.n_pairs * per_row < SMALL_WORK else min(torch.get_num_threads(), numba.get_num_threads())
+    key = ("borders", threads)
+    if key not in plan.cache:
+        offsets = plan.offsets.numpy().astype(np.int64)
+        # Loading and updating a module costs about as much as eight rows of it.
+        cost = offsets + 8 * np.concatenate([[0], np.cumsum(offsets[1:] > offsets[:-1])])
+        inner = np.searchsorted(cost, cost[-1] * np.arange(1, threads) / threads)
+        plan.cache[key] = np.concatenate([[0], inner, [plan.n_modules]]).astype(np.int64)
+    return plan.cache[key]
+
+
+def _scratch(borders: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    return np.empty((len(borders) - 1, nm.scratch_size(widths)), np.float32)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+
+
+def _widths(weights: Sequence[Tensor]) -> np.ndarray:
+    return np.array([weights[0].shape[1], *[w.shape[2] for w in weights]], np.int64)
+
+
+def _table(rows: dict[int, Sequence[Tensor | None]]) -> np.ndarray:
+    table = np.zeros((nm.TABLE, nm.LAYERS), np.int64)
+    for row, tensors in rows.items():
+        table[row, : len(tensors)] = [_address(t) for t in tensors]
+    return table
+
+
+def _indices(plan: Plan, per_pair: bool) -> tuple[np.ndarray, np.ndarray, int]:
+    """(row of x, row of the result) of each position, and whether they are needed at all."""
+    source = plan.order if per_pair else plan.rows
+    return source.numpy(), plan.order.numpy(), 0 if plan.identity else 1
+
+
+class _MLP(torch.autograd.Function):
+    """x [T, D0] or pairs [N, D0] -> answers [N, D] in pair order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: Plan, activation: int, per_pair: bool, *params: Tensor | None) -> Tensor:
+        layers = len(params) // 2
+        x = x.contiguous()
+        weights = [w.contiguous() for w in params[:layers] if w is not None]
+        biases = [None if b is None else b.contiguous() for b in params[layers:]]
+        ctx.plan, ctx.activation, ctx.per_pair, ctx.layers = plan, activation, per_pair, layers
+        ctx.save_for_backward(x, *weights, *biases)
+        widths = _widths(weights)
+        out = x.new_empty(plan.n_pairs, int(widths[-1]))
+        source, target, gather = _indices(plan, per_pair)
+        borders = _borders(plan, widths.tolist())
+        nm.forward(
+            borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
+            _table({nm.WEIGHT: weights, nm.BIAS: biases}), widths, activation, out.data_ptr(),
+            _scratch(borders, widths),
+        )  # fmt: skip
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        plan, layers = ctx.plan, ctx.layers
+        x, *params = ctx.saved_tensors
+        weights, biases = params[:layers], params[layers:]
+        wanted = ctx.needs_input_grad
+        all_busy = bool((plan.counts > 0).all())
+
+        def room(param: Tensor | None, need: bool) -> Tensor | None:
+            # A module without rows has a gradient of zero; the kernel writes the others in full.
+            if param is None or not need:
+                return None
+            return torch.empty_like(param) if all_busy else torch.zeros_like(param)
+
+        d_weights = [room(w, wanted[4 + i]) for i, w in enumerate(weights)]
+        d_biases = [room(b, wanted[4 + layers + i]) for i, b in enumerate(biases)]
+        d_pairs = x.new_empty(plan.n_pairs, x.shape[1]) if wanted[0] else None
+        widths = _widths(weights)
+        source, target, gather = _indices(plan, ctx.per_pair)
+        borders = _borders(plan, widths.tolist())
+        given = grads[0].contiguous()
+        nm.backward(
+            borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
+            _table({nm.WEIGHT: weights, nm.BIAS: biases, nm.D_WEIGHT: d_weights, nm.D_BIAS: d_biases}),
+            widths, ctx.activation, _address(d_pairs), _scratch(borders, widths), nm.GIVEN, given.data_ptr(),
+            NO_LABELS, NO_FLOATS, NO_LABELS, NO_DOUBLES, NO_DOUBLES,
+        )  # fmt: skip
+        d_x = d_pairs
+        if d_pairs is not None and not ctx.per_pair and plan.n_choices > 1:
+            d_x = d_pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+        return d_x, None, None, None, *d_weights, *d_biases
+
+
+def _run(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str, combine: bool
+) -> Tensor:
+    per_pair = x.dim() == 3
+    rows = x.reshape(plan.n_pairs, x.shape[2]) if per_pair else x
+    flat: Tensor = _MLP.apply(  # pyright: ignore[reportAssignmentType]
+        rows, plan, ACTIVATION[activation], per_pair or plan.n_choices == 1, *weights, *biases
+    )
+    pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
+    if combine:
+        assert plan.gate is not None
+        return (pairs * plan.gate[:, :, None]).sum(1)
+    return pairs if plan.many else pairs[:, 0]
+
+
+def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    return _run(x, [weight], [bias], plan, "none", False)
+
+
+def ragged_mlp(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str, combine: bool
+) -> Tensor:
+    return _run(x, weights, biases, plan, activation, combine)
+
+
+@torch.no_grad()
+def train_step_(
+    x: Tensor,
+    targets: Tensor,
+    stacked: MLPStack,
+    plan: Plan,
+    state: AdamState,
+    lr: float | Tensor,
+    loss: str,
+    rule: AdamRule,
+) -> Tensor:
+    """Forward, loss, backward and Adam of each module in one visit."""
+    layers = len(stacked.weights)
+    groups: list[list[Tensor | None]] = []
+    for tensors in (stacked.params, state.first, state.second):
+        if not all(t.is_contiguous() for t in tensors):
+            raise ValueError("the cpu backend updates in place: parameters and moments must be contiguous")
+        queue = iter(tensors)
+        pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
+        groups += [[w for w, _ in pairs], [b for _, b in pairs]]
+    x = x.detach().contiguous()
+    labels = targets.long().contiguous().numpy() if loss == "softmax" else NO_LABELS
+    given = 0 if loss == "softmax" else (targets := targets.contiguous()).data_ptr()
+    rates = (
+        lr.double().contiguous() if isinstance(lr, Tensor) else torch.full((plan.n_modules,), lr, dtype=torch.float64)
+    )
+    losses = x.new_empty(plan.n_rows)
+    widths = _widths(stacked.weights)
+    assert layers <= nm.LAYERS
+    source, target, gather = _indices(plan, True)
+    borders = _borders(plan, widths.tolist())
+    names = (nm.WEIGHT, nm.BIAS, nm.FIRST_WEIGHT, nm.FIRST_BIAS, nm.SECOND_WEIGHT, nm.SECOND_BIAS)
+    nm.backward(
+        borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
+        _table(dict(zip(names, groups, strict=True))), widths, ACTIVATION[stacked.activation], 0,
+        _scratch(borders, widths), LOSS[loss], given, labels, losses.numpy(), state.step.numpy(), rates.numpy(),
+        np.array([rule.beta1, rule.beta2, rule.eps, rule.weight_decay]),
+    )  # fmt: skip
+    return losses

@@ -1,0 +1,158 @@
+"""The matrix product of the CPU lane: Y += X W on small blocks, as vector code that LLVM is handed and does not guess.
+
+A panel keeps `rows` x `vectors` accumulators in registers over the whole sum. X is read through two strides, so the
+same panel does X W (forward) and X^T dY (weight gradient). Columns come in whole vectors: numba_mlp pads its buffers.
+"""
+
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+# (an intrinsic's first parameter is filled in by numba)
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.numba_math import COMPILED
+
+LANE = 8  # all column counts are padded to a multiple of this
+FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
+SIGNATURE = types.void(*[types.int64] * 8)
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """The float32 pointer at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.PointerType(FLOAT))
+
+    return types.CPointer(types.float32)(types.int64), codegen
+
+
+@numba.njit(inline="always")
+def floats(address: Any, count: Any) -> Any:
+    """A float32 array view [count] of the memory at an address."""
+    return numba.carray(pointer(address), (count,))
+
+
+def _panel(rows: int, vectors: int, width: int) -> Any:
+    """Y[i, :] += sum_p X[i, p] W[p, :] for `rows` rows and `vectors` x `width` columns.
+
+    Arguments, int64: address of X, stride of i and of p in X (elements), address of W, its row stride, address of Y,
+    its row stride, length of the sum.
+    """
+    vector = ir.VectorType(FLOAT, width)
+
+    @intrinsic
+    def panel(
+        typingctx: Any, x: Any, x_row: Any, x_sum: Any, w: Any, w_row: Any, y: Any, y_row: Any, length: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, x_row, x_sum, w, w_row, y, y_row, length = args
+            four = ir.Constant(INDEX, 4)
+
+            def at(base: Any, offset: Any, kind: Any) -> Any:
+                place = builder.add(base, builder.mul(offset, four))
+                return builder.inttoptr(place, ir.PointerType(kind))
+
+            def load(base: Any, offset: Any, kind: Any) -> Any:
+                value = builder.load(at(base, offset, kind))
+                value.align = 4
+                return value
+
+            def number(value: int) -> Any:
+                return ir.Constant(INDEX, value)
+
+            def cell(i: int, v: int) -> Any:
+                return builder.add(builder.mul(number(i), y_row), number(v * width))
+
+            start = [load(y, cell(i, v), vector) for i in range(rows) for v in range(vectors)]
+            before = builder.block
+            loop = builder.append_basic_block("panel.sum")
+            after = builder.append_basic_block("panel.end")
+            builder.cbranch(builder.icmp_signed(">", length, number(0)), loop, after)
+            builder.position_at_end(loop)
+            p = builder.phi(INDEX)
+            sums = [builder.phi(vector) for _ in start]
+            right = [load(w, builder.add(builder.mul(p, w_row), number(v * width)), vector) for v in range(vectors)]
+            zero_lanes = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
+            results = []
+            for i in range(rows):
+                offset = builder.add(builder.mul(number(i), x_row), builder.mul(p, x_sum))
+                single = builder.insert_element(ir.Constant(vector, ir.Undefined), load(x, offset, FLOAT), number(0))
+                left = builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zero_lanes)
+                for v in range(vectors):
+                    # `contract` lets the machine's fused multiply-add be used where there is one.
+                    product = builder.fmul(left, right[v], flags=("contract",))
+                    results.append(builder.fadd(sums[i * vectors + v], product, flags=("contract",)))
+            following = builder.add(p, number(1))
+            builder.cbranch(builder.icmp_signed("<", following, length), loop, after)
+            p.add_incoming(number(0), before)
+            p.add_incoming(following, loop)
+            for phi, first, result in zip(sums, start, results, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(result, loop)
+            builder.position_at_end(after)
+            ends = []
+            for first, result in zip(start, results, strict=True):
+                phi = builder.phi(vector)
+                phi.add_incoming(first, before)
+                phi.add_incoming(result, loop)
+                ends.append(phi)
+            for i in range(rows):
+                for v in range(vectors):
+                    store = builder.store(ends[i * vectors + v], at(y, cell(i, v), vector))
+                    store.align = 4
+            return context.get_dummy_value()
+
+        return SIGNATURE, codegen
+
+    return panel
+
+
+_panel_4_2_16, _panel_1_2_16 = _panel(4, 2, 16), _panel(1, 2, 16)
+_panel_8_1_16, _panel_4_1_16, _panel_1_1_16 = _panel(8, 1, 16), _panel(4, 1, 16), _panel(1, 1, 16)
+_panel_8_1_8, _panel_4_1_8, _panel_1_1_8 = _panel(8, 1, 8), _panel(4, 1, 8), _panel(1, 1, 8)
+
+
+@numba.njit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)", **COMPILED)
+def multiply(
+    x: int, x_row: int, x_sum: int, w: int, w_row: int, y: int, y_row: int, rows: int, columns: int, length: int
+) -> None:
+    """Y[rows, columns] += X[rows, length] W[length, columns]; columns is a multiple of LANE; addresses are in bytes."""
+    j = 0
+    while j + 32 <= columns:
+        i = 0
+        while i + 4 <= rows:
+            _panel_4_2_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 4
+        while i < rows:
+            _panel_1_2_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 1
+        j += 32
+    if j + 16 <= columns:
+        i = 0
+        while i + 8 <= rows:
+            _panel_8_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 8
+        while i + 4 <= rows:
+            _panel_4_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 4
+        while i < rows:
+            _panel_1_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 1
+        j += 16
+    if j + 8 <= columns:
+        i = 0
+        while i + 8 <= rows:
+            _panel_8_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 8
+        while i + 4 <= rows:
+            _panel_4_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 4
+        while i < rows:
+            _panel_1_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
+            i += 1
