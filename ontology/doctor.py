@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ontology.environment import describe, usable_cpus
 from ontology.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def findings() -> list[Finding]:
 
 
 def look_at_python() -> list[Finding]:
+    from ontology.environment import describe
+
     here = describe()
     version = sys.version_info
     detail = f"Python {here['python']} on {here['platform']}, {here['cpu']}"
@@ -114,6 +115,8 @@ def look_at_torch() -> list[Finding]:
 
 def look_at_machine() -> list[Finding]:
     import psutil
+
+    from ontology.environment import usable_cpus
 
     cpus, free = usable_cpus(), psutil.virtual_memory().available
     setting = os.environ.get("OMP_NUM_THREADS", "")

@@ -300,7 +300,7 @@ _PARTS = [
     "state", ".last", ".__class__", ".depth", "in_call", "(", ")", "[0]", '"dot"', '"a"', "f'{state}'", "lambda: 0",
     "==", " in ", " and ", "not ", "1", "1e5", "**", "*", "-", ",", " if ", " else ", ":=", "x", "least",
     "eval", "for x in ",
-    "\n    ", "\n        ", "if ", ":", "return ", "x = ", "__", " ", "ſ", "#", ";", "\\\n", "state.last", "state.depth",
+    "\n    ", "\n        ", "if ", ":", "return ", "x = ", "__", " ", "ſ", "#", ";", "\\\n", "state.last",
     'return "a"', 'if state.in_call:\n        return "b"',
 ]  # fmt: skip
 
