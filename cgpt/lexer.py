@@ -16,10 +16,12 @@ import numpy as np
 from numba import njit
 
 from cgpt import lexer_tables as t
-from cgpt.lexer_bytes import continues, flush, step_byte
+from cgpt.lexer_bytes import continues, flush, has_pending, step_byte
 from ontology.routers import StateField
 
-__all__ = ["CONTEXT", "COUNTS", "FIELDS", "STATE_SIZE", "context", "new_state", "resume", "run", "snapshot", "step"]
+__all__ = [
+    "CONTEXT", "COUNTS", "FIELDS", "STATE_SIZE", "context", "new_state", "run", "snapshot", "state_at_end", "step",
+]  # fmt: skip
 
 STATE_SIZE = t.STATE_SIZE
 
@@ -198,11 +200,28 @@ def resume(state, data, position, boundaries, fields, registers):
         while position < boundary:
             step_byte(state, int(data[position]), position)
             position += 1
-        _flushed_copy(state, scratch)
-        _fields(scratch, fields[i])
-        _context(scratch, registers[i])
+        name_start = -1
         if state[t.MODE] == t.MODE_CODE and state[t.PENDING] == t.P_NAME:
-            registers[i, 0] = state[t.PENDING_START]
+            name_start = state[t.PENDING_START]
+        if not has_pending(state):
+            state[t.COMMENT_OWN_LINE] = state[t.PENDING] == t.P_INDENT
+            _fields(state, fields[i])
+            _context(state, registers[i])
+        elif boundary < len(data) and not continues(state, int(data[boundary])):
+            # The next byte completes the token anyway: doing it now saves the copy and changes nothing.
+            flush(state, state)
+            _fields(state, fields[i])
+            _context(state, registers[i])
+        else:
+            _flushed_copy(state, scratch)
+            _fields(scratch, fields[i])
+            _context(scratch, registers[i])
+        registers[i, 0] = name_start
+
+
+def state_at_end(data: bytes) -> np.ndarray:
+    """Return the router's state after `data`: uint8 [len(FIELDS)]."""
+    return run(np.frombuffer(data, np.uint8), np.array([len(data)]))[0][0]
 
 
 def run(data: np.ndarray, boundaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

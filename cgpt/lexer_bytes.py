@@ -271,7 +271,8 @@ def string_byte(s, c, p):
         if c == 125 and s[t.SPEC] == 1:
             close_field(s)
             return True
-    s[t.INSIDE] = text_class(c)
+    if t.BYTE_CLASS[c] != t.SPACE or s[t.INSIDE] != t.I_NEWLINE:  # indentation belongs to the newline
+        s[t.INSIDE] = text_class(c)
     return True
 
 
@@ -372,19 +373,27 @@ def is_prefix(s):
 
 
 @njit(cache=True)
-def continues(s, c):
-    """Whether byte `c` keeps the pending token pending, so that `flush` would not be what reading `c` does."""
+def has_pending(s):
+    """Whether `flush` would change anything."""
     if s[t.MODE] == t.MODE_STRING:
         return s[t.OPENING] == 2 or s[t.BRACE] == 1
+    return s[t.MODE] == t.MODE_CODE and s[t.PENDING] != t.P_NONE
+
+
+@njit(cache=True)
+def continues(s, c):
+    """Whether byte `c` may keep the pending token pending, so that `flush` would not be what reading `c` does."""
     pending = s[t.PENDING]
-    if s[t.MODE] == t.MODE_COMMENT or pending == t.P_NONE:
-        return False
+    if s[t.MODE] == t.MODE_STRING:
+        return True
     kind = t.BYTE_CLASS[c]
     if pending == t.P_NAME:
         return kind == t.LETTER or kind == t.DIGIT or kind == t.QUOTE_MARK
     if pending == t.P_INDENT:
         return kind <= t.NEWLINE or kind >= t.HASH
-    return pending == t.P_NUMBER or kind == t.OPERATOR or kind == t.DIGIT or pending == t.P_BACKSLASH
+    if pending == t.P_BACKSLASH:
+        return True
+    return kind == t.OPERATOR or kind == t.DIGIT or (kind == t.LETTER and pending == t.P_NUMBER)
 
 
 @njit(cache=True)

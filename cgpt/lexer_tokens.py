@@ -37,9 +37,10 @@ def word_id(value):
 @njit(cache=True)
 def recall_name(s, value):
     """What kind of name this hash was last bound to in the file, N_NEW where it was never seen."""
-    key = (value >> 3) & 0x7FFFFFF
+    key = value & 0x7FFFFFF
+    home = value ^ (value >> 11)
     for probe in range(t.NAME_PROBES):
-        entry = s[t.NAMES_AT + (value + probe) % t.NAME_SLOTS]
+        entry = s[t.NAMES_AT + (home + probe) % t.NAME_SLOTS]
         if entry >> 4 == key and entry != 0:
             return entry & 15
     return t.N_NEW
@@ -48,10 +49,11 @@ def recall_name(s, value):
 @njit(cache=True)
 def remember_name(s, value, kind):
     """Store a name's kind; a plain sighting (N_SEEN) never hides what it was bound to."""
-    key = (value >> 3) & 0x7FFFFFF
+    key = value & 0x7FFFFFF
+    home = value ^ (value >> 11)
     place = -1
     for probe in range(t.NAME_PROBES):
-        at = t.NAMES_AT + (value + probe) % t.NAME_SLOTS
+        at = t.NAMES_AT + (home + probe) % t.NAME_SLOTS
         entry = s[at]
         if entry == 0:
             if place < 0:
@@ -61,9 +63,9 @@ def remember_name(s, value, kind):
                 s[at] = (key << 4) | kind
             return
     if place < 0:  # full: what was only seen gives way, then whatever stands first
-        place = t.NAMES_AT + value % t.NAME_SLOTS
+        place = t.NAMES_AT + home % t.NAME_SLOTS
         for probe in range(t.NAME_PROBES):
-            at = t.NAMES_AT + (value + probe) % t.NAME_SLOTS
+            at = t.NAMES_AT + (home + probe) % t.NAME_SLOTS
             if s[at] & 15 == t.N_SEEN:
                 place = at
                 break
