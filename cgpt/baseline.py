@@ -15,18 +15,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, Integer, UInt16
 
 from ontology.errors import ConstructibleError
 from ontology.io import make_folder
 
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
-
 END = 0  # token that ends every file; also what stands before a file's first token
 HEAD_WIDTH = 32
+
+Ids = UInt16[np.ndarray, "tokens"]  # of all documents, one after another
+Offsets = Int64[np.ndarray, "documents_and_one"]  # where each document begins in the ids, and the end of the last
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ class TokenStream:
         seed: of the order.
     """
 
-    def __init__(self, ids: np.ndarray, offsets: np.ndarray, seed: int) -> None:
+    def __init__(self, ids: Ids, offsets: Offsets, seed: int) -> None:
         if len(offsets) < 2 or len(ids) == 0:
             raise ConstructibleError("there is no text to train on.", fix="give a corpus with at least one file")
         self.ids, self.offsets, self.seed = ids, offsets, seed
         self.epoch_tokens = len(ids) + len(offsets) - 1
         self._epochs: dict[int, np.ndarray] = {}
 
-    def read(self, start: int, count: int) -> np.ndarray:
+    def read(self, start: int, count: int) -> UInt16[np.ndarray, "count"]:
         """Tokens [start, start + count) of the endless stream, uint16[count]; a function of the seed and these."""
         parts = []
         while count > 0:
@@ -126,7 +127,7 @@ class TokenStream:
             start, count = start + len(parts[-1]), count - len(parts[-1])
         return np.concatenate(parts)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def _epoch(self, epoch: int) -> UInt16[np.ndarray, "tokens"]:
         if epoch not in self._epochs:
             # A stretch touches two neighbours at most; older ones will not be asked for again.
             self._epochs = {number: tokens for number, tokens in self._epochs.items() if number == epoch - 1}
@@ -145,10 +146,10 @@ class Baseline:
     """A trained monolith: scores token sequences, predicts the next token, is saved and loaded.
 
     Args:
-        network: the transformer, in evaluation mode.
+        network: transformers' LlamaForCausalLM, in evaluation mode.
     """
 
-    def __init__(self, network: LlamaForCausalLM) -> None:
+    def __init__(self, network: Any) -> None:
         self.network = network
         self.context = int(network.config.max_position_embeddings)
         self.vocab_size = int(network.config.vocab_size)
@@ -158,7 +159,9 @@ class Baseline:
         """Trained floats; tied embeddings count once."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
-    def score_tokens(self, ids: np.ndarray, batch_rows: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    def score_tokens(
+        self, ids: Integer[np.ndarray, "n"], batch_rows: int = 8
+    ) -> tuple[Float64[np.ndarray, "n+1"], Bool[np.ndarray, "n+1"]]:
         """Cost of each token of one file and of its end, each given only what stands to its left.
 
         Windows overlap by half: a window's second half is scored, the first window whole.
@@ -183,7 +186,6 @@ class Baseline:
                 batch = spans[first : first + batch_rows]
                 rows = np.stack([inputs[start : start + length] for start, _ in batch])
                 hidden = self.network.model(input_ids=torch.from_numpy(rows), use_cache=False).last_hidden_state
-                assert hidden is not None
                 wanted = torch.cat([hidden[row, scored - start :] for row, (start, scored) in enumerate(batch)])
                 places = np.concatenate([np.arange(scored, start + length) for start, scored in batch])
                 logits = self.network.lm_head(wanted).float()
@@ -193,14 +195,13 @@ class Baseline:
                 correct[places] = (logits.argmax(-1) == right).numpy()
         return bits, correct
 
-    def next_log_probs(self, ids: np.ndarray) -> np.ndarray:
+    def next_log_probs(self, ids: Integer[np.ndarray, "n"]) -> Float64[np.ndarray, "vocab"]:
         """Natural log of the distribution after these tokens of a file: float64[vocab_size], sums to 1 as exp."""
         import torch
 
         inputs = np.concatenate([[END], ids]).astype(np.int64)[-self.context :]
         with torch.inference_mode():
             hidden = self.network.model(input_ids=torch.from_numpy(inputs)[None], use_cache=False).last_hidden_state
-            assert hidden is not None
             return torch.log_softmax(self.network.lm_head(hidden[0, -1]).double(), -1).numpy()
 
     def save(self, folder: str | Path, extra: dict[str, Any] | None = None) -> Path:
@@ -265,7 +266,7 @@ class BaselineTrainer:
         ConstructibleError: there is no text, or a token lies outside the vocabulary.
     """
 
-    def __init__(self, config: BaselineConfig, ids: np.ndarray, offsets: np.ndarray, *, threads: int = 2) -> None:
+    def __init__(self, config: BaselineConfig, ids: Ids, offsets: Offsets, *, threads: int = 2) -> None:
         import torch
 
         if config.batch_tokens % config.context:
@@ -324,7 +325,6 @@ class BaselineTrainer:
             group["lr"] = self.learning_rate
         with self._precision():
             hidden = self.network.model(input_ids=inputs, use_cache=False).last_hidden_state
-            assert hidden is not None
             logits = self.network.lm_head(hidden.flatten(0, 1))
         loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
@@ -370,8 +370,8 @@ class BaselineTrainer:
         return torch.autocast("cpu", torch.bfloat16) if self.config.bf16 else nullcontext()
 
 
-def build_network(config: BaselineConfig) -> LlamaForCausalLM:
-    """A transformer with freshly drawn weights; the same seed gives the same weights.
+def build_network(config: BaselineConfig) -> Any:
+    """A LlamaForCausalLM with freshly drawn weights; the same seed gives the same weights.
 
     Matrices that write to the residual stream start smaller by sqrt(2 * layers) (GPT-2, section 2.3).
     """

@@ -120,7 +120,7 @@ def shapes(target: int, vocab_size: int) -> list[tuple[int, int]]:
         if abs(sizes[layers] / target - 1) < 0.15:
             found.append((width, layers))
     if not found:
-        raise UsageError(f"no shape has about {target:,} parameters with {vocab_size:,} tokens.", fix="use another size")
+        raise UsageError(f"no shape has about {target:,} parameters.", fix="ask for more, or use fewer tokens")
     return found
 
 
@@ -165,8 +165,9 @@ def document(record: dict[str, Any]) -> str:
     options = f"--seconds {setting['seconds']:g} --parameters {setting['parameters']}"
     return (
         "# Tuning the monolithic baseline\n\n"
-        f"`python -m eval.studies.baseline_lr {options}` on {setting['threads']} threads, seed {setting['seed']}. Trained on about nine tenths of the "
-        "packages of the corpus and chosen on the others (with the standard library: of its training packages; the "
+        f"`python -m eval.studies.baseline_lr {options}` on {setting['threads']} threads, seed {setting['seed']}. "
+        "Trained on about nine tenths of the packages of the corpus and chosen on the others (with the standard "
+        "library: of its training packages; the "
         "held-out ones were not looked at). One seed per row: differences under about 1 % are noise. `load` above the "
         "number of threads means that the machine was shared and the row is too pessimistic.\n\n"
         + table(record["rows"])
