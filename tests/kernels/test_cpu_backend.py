@@ -35,15 +35,14 @@ def test_steps_agree_with_torch_over_several_tiles(n_modules, loss, activation):
 
 def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
     stacked = MLPStack.init(40, (20, 32, 5), seed=1)
-    weights, biases = stacked.weights, stacked.biases
     results = []
     for parts in (1, 2, 7, 40):
         plan, x, _ = _data(700, 40)
         work = plan.offsets.numpy() * parts // 701
         borders = [0, *(int((work < part).sum()) for part in range(1, parts)), 40]
         monkeypatch.setattr(cpu, "_borders", lambda plan, widths, b=tuple(borders): cpu.np.array(b, dtype="int64"))
-        inputs = [t.detach().clone().requires_grad_() for t in (x, *weights, *biases)]
-        y = ragged_mlp(inputs[0], inputs[1:3], inputs[3:5], plan, "gelu", backend="cpu")
+        inputs = [t.detach().clone().requires_grad_() for t in (x, *stacked.params)]
+        y = ragged_mlp(inputs[0], inputs[1::2], inputs[2::2], plan, "gelu", backend="cpu")
         results.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):

@@ -1,5 +1,8 @@
 """Every backend against the reference in float64, over ragged shapes that hypothesis draws."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (lists of tensors, some of them None where there is no bias or gate, are unpacked into arguments)
+
 from __future__ import annotations
 
 import pytest

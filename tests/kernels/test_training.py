@@ -17,7 +17,7 @@ LOSS = {
 }
 
 
-def _modules(n, activation=nn.SiLU, bias=True, dtype=torch.float64):
+def _modules(n, activation: type[nn.Module] = nn.SiLU, bias=True, dtype=torch.float64):
     torch.manual_seed(0)
     return [nn.Sequential(nn.Linear(5, 9, bias=bias), activation(), nn.Linear(9, 3)).to(dtype) for _ in range(n)]
 

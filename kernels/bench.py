@@ -1,0 +1,246 @@
+"""Measure the operations against the other ways to run many small networks, in one run on the same inputs."""
+
+from __future__ import annotations
+
+import math
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import api, reference
+from kernels.adam import AdamState
+from kernels.backends import choose
+from kernels.peers import PEERS, Peer
+from kernels.plan import route
+from kernels.stacking import MLPStack
+
+MODES = ("forward", "forward+backward", "step")
+SPREADS = ("uniform", "zipf", "empty")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """M modules with `rows` rows each on average, spread uniformly, by Zipf's law, or with 30 % of modules empty."""
+
+    n_modules: int
+    rows: int
+    widths: tuple[int, ...]
+    spread: str = "uniform"
+
+    @property
+    def name(self) -> str:
+        return f"{self.n_modules}x{self.rows}x{'-'.join(map(str, self.widths))}/{self.spread}"
+
+    def choice(self, seed: int) -> Tensor:
+        """int64 [M * rows], shuffled, so that the plan has sorting to do; uniform: exactly `rows` each."""
+        generator = torch.Generator().manual_seed(seed)
+        total = self.n_modules * self.rows
+        if self.spread == "uniform":
+            return (torch.arange(total) % self.n_modules)[torch.randperm(total, generator=generator)]
+        if self.spread == "zipf":
+            chance = 1 / torch.arange(1, self.n_modules + 1, dtype=torch.float64)
+            return torch.multinomial(chance, total, replacement=True, generator=generator)
+        return torch.randint(0, max(1, round(0.7 * self.n_modules)), (total,), generator=generator)
+
+
+FULL = [
+    Workload(1024, 64, (32, 32, 8)),
+    Workload(16384, 16, (32, 32, 8)),
+    Workload(16384, 64, (32, 32, 8)),
+    Workload(65536, 4, (16, 16, 4)),
+    Workload(4096, 256, (64, 64, 16)),
+    Workload(1024, 1024, (128, 128, 128)),
+]
+# A CPU has neither the memory nor the minutes for the largest two; fewer modules, the same networks.
+ON_CPU = [*FULL[:4], Workload(1024, 256, (64, 64, 16)), Workload(64, 1024, (128, 128, 128))]
+QUICK = [Workload(1024, 16, (32, 32, 8)), Workload(4096, 4, (16, 16, 4))]
+
+
+def workloads(device: str, quick: bool) -> list[Workload]:
+    """The selection for a device, each with every spread of rows over modules."""
+    chosen = QUICK if quick else ON_CPU if device == "cpu" else FULL
+    return [replace(w, spread=spread) for w in chosen for spread in SPREADS]
+
+
+def timed(function: Callable[[], Any], seconds: float, device: str) -> tuple[float, float]:
+    """(median, half the distance between the quartiles) of the milliseconds of a call; two calls warm it up."""
+
+    def once() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) * 1e3
+
+    once()
+    found, used = [], once() / 1e3
+    while len(found) < 3 or (used < seconds and len(found) < 200):
+        found.append(once())
+        used += found[-1] / 1e3
+    quarters = statistics.quantiles(found, n=4)
+    return statistics.median(found), (quarters[2] - quarters[0]) / 2
+
+
+def ceilings(device: str, seconds: float) -> dict[str, float]:
+    """What this machine does at best in this run: copying (read + write, GB/s) and a large product (GFLOP/s)."""
+    source = torch.randn(1 << (24 if device == "cpu" else 28), device=device)
+    target = torch.empty_like(source)
+    ms, _ = timed(lambda: target.copy_(source), seconds, device)
+    a = torch.randn(1024 if device == "cpu" else 8192, 1024, device=device)
+    b = torch.randn(1024, 1024, device=device)
+    product_ms, _ = timed(lambda: a @ b, seconds, device)
+    return {
+        "memory_gb_per_s": 2 * source.numel() * 4 / ms / 1e6,
+        "float32_gflop_per_s": 2 * a.shape[0] * 1024 * 1024 / product_ms / 1e6,
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Device and versions, for the rows."""
+    import numba
+
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def least_bytes(work: Workload, mode: str, busy: int) -> float:
+    """Bytes that must move once: rows in and out, weights of the busy modules, and what the mode adds."""
+    pairs = list(zip(work.widths, work.widths[1:], strict=False))
+    weights = 4 * busy * sum(a * b + b for a, b in pairs)
+    rows = 4 * work.n_modules * work.rows
+    forward = rows * (work.widths[0] + work.widths[-1]) + weights
+    if mode == "forward":
+        return forward
+    if mode == "forward+backward":
+        return 2 * forward + rows * work.widths[-1] + weights
+    return rows * (work.widths[0] + work.widths[-1]) + 6 * weights  # weights and both moments, in and out
+
+
+def bench(device: str, quick: bool, seed: int = 0, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict]:
+    """One row per workload and mode; see docs/benchmarks/README.md for the columns."""
+    seconds = 0.05 if quick else 0.6
+    about, top = machine(device), ceilings(device, seconds)
+    for work in workloads(device, quick):
+        progress(work.name)
+        yield from _measure(work, device, quick, seconds, seed, about, top)
+
+
+def _measure(
+    work: Workload, device: str, quick: bool, seconds: float, seed: int, about: dict[str, Any], top: dict[str, float]
+) -> Iterator[dict]:
+    generator = torch.Generator().manual_seed(seed)
+    choice = work.choice(seed).to(device)
+    x = torch.randn(len(choice), work.widths[0], generator=generator).to(device)
+    goal = torch.randn(len(choice), work.widths[-1], generator=generator).to(device)
+    stacked = MLPStack.init(work.n_modules, work.widths, seed=seed)
+    stacked = MLPStack(
+        [w.to(device) for w in stacked.weights], [None if b is None else b.to(device) for b in stacked.biases]
+    )
+    plan = route(choice, n_modules=work.n_modules)
+    plan_ms, _ = timed(lambda: route(choice, n_modules=work.n_modules), seconds / 4, device)
+    backend, why = choose(plan, stacked.params)
+    busy = int(plan.touched.sum())
+    error = _error(x, stacked, plan)
+    peers = [p for p in PEERS if p.fits(work, device, quick)]
+    for mode in MODES:
+        ours, spread = timed(_ours(mode, x, goal, stacked, plan), seconds, device)
+        row: dict[str, Any] = {
+            "workload": work.name,
+            "mode": mode,
+            "dtype": "float32",
+            "backend": backend,
+            "ms": round(ours, 4),
+            "ms_spread": round(spread, 4),
+            "ms_plan": round(plan_ms, 4),
+        }
+        times = {p.name: _peer(p, work, mode, x, goal, stacked, plan, seconds, device) for p in peers}
+        best = min((name for name in times if name != "loop"), key=lambda name: times[name], default="loop")
+        row |= {"best_peer": best, "ratio_to_best_peer": round(times[best] / ours, 3)}
+        row |= {f"ratio_to_{p.name}": round(times[p.name] / ours, 3) if p.name in times else None for p in PEERS}
+        moved = least_bytes(work, mode, busy) / ours / 1e6
+        row |= {
+            "memory_gb_per_s": round(moved, 2),
+            "fraction_of_memory_ceiling": round(moved / top["memory_gb_per_s"], 3),
+            "error_against_float64": error,
+            "peak_memory_mb": _peak_mb(device),
+            "why": why,
+            **{f"ceiling_{k}": round(v, 1) for k, v in top.items()},
+            **about,
+        }
+        yield row
+
+
+def _peak_mb(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def _error(x: Tensor, stacked: MLPStack, plan: Any) -> float:
+    """Largest error of our forward pass against float64, over the size of the answers."""
+    with torch.no_grad():
+        got = api.ragged_mlp(x, stacked.weights, stacked.biases, plan, stacked.activation)
+        weights = [w.double() for w in stacked.weights]
+        biases = [None if b is None else b.double() for b in stacked.biases]
+        want = reference.ragged_mlp(x.double(), weights, biases, plan, stacked.activation, False)
+        return float((got - want).abs().max() / want.abs().max().clamp(min=1e-12))
+
+
+def _ours(mode: str, x: Tensor, goal: Tensor, stacked: MLPStack, plan: Any) -> Callable[[], Any]:
+    if mode == "step":
+        copy = MLPStack(
+            [w.clone() for w in stacked.weights], [None if b is None else b.clone() for b in stacked.biases]
+        )
+        state = AdamState.of(copy.params)
+        return lambda: api.train_step_(x, goal, copy, plan, state, 1e-3)
+    leaves = [p.clone().requires_grad_() for p in stacked.params]
+
+    def forward() -> Tensor:
+        return api.ragged_mlp(x, leaves[0::2], leaves[1::2], plan, stacked.activation)
+
+    if mode == "forward":
+        return torch.no_grad()(forward)
+    return lambda: torch.autograd.grad(torch.nn.functional.mse_loss(forward(), goal), leaves)
+
+
+def _peer(
+    peer: Peer,
+    work: Workload,
+    mode: str,
+    x: Tensor,
+    goal: Tensor,
+    stacked: MLPStack,
+    plan: Any,
+    seconds: float,
+    device: str,
+) -> float:
+    """Milliseconds of a peer; the Python loop runs over a part of the modules and is scaled up."""
+    run, scale = peer.prepare(work, mode, x, goal, stacked, plan)
+    return timed(run, seconds, device)[0] * scale
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else math.nan
