@@ -22,6 +22,7 @@ class NetOptions:
 
     rows_per_module: int = 64
     learning_rate: float = 3e-3
+    checkpoint_seconds: float = 10.0
 
 
 def plan(track: FittableTrack, cut: Cut, *, seed: int = 0, options: NetOptions | None = None) -> list[Job]:
@@ -103,7 +104,7 @@ def _together(track: FittableTrack, cut: Cut, seed: int, options: NetOptions) ->
             learning_rate=options.learning_rate,
             seed=seed,
         )
-        train(trainer, context)
+        train(trainer, context, checkpoint_seconds=options.checkpoint_seconds)
         trainer.finish()
         for net in nets:
             net.save(context.members[net.name].folder)

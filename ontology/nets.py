@@ -206,6 +206,8 @@ class StackedTrainer:
         rows_per_module: rows of each net in a step.
         learning_rate: the highest; it rises over the first 2 % and falls to 2 % of itself at the end.
         seed: of the first weights and of the order of rows.
+        backend: of `kernels`. Fixed by default: left to `kernels` (None) the choice depends on the whole stack, and so
+            would the last bits of what a net learns.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class StackedTrainer:
         rows_per_module: int = 64,
         learning_rate: float = 3e-3,
         seed: int = 0,
+        backend: str | None = "cpu",
     ) -> None:
         import torch
 
@@ -229,6 +232,7 @@ class StackedTrainer:
                 f"the nets {modules[0].name!r} and {odd[0]!r} differ in shape.", fix="group nets by their `shape`"
             )
         self.loss, self.learning_rate, self.rows_per_module = modules[0].loss, learning_rate, rows_per_module
+        self.backend = backend
         width, hidden, answers, activation, _ = modules[0].shape
         self.modules: list[NetModule] = []
         starts: list[MLPStack] = []
@@ -277,8 +281,9 @@ class StackedTrainer:
             inputs.append(self._inputs[i][rows])
             targets.append(self._targets[i][rows])
         losses = train_step_(
-            torch.cat(inputs), torch.cat(targets), self._stack, self._plan, self._adam, self._rate(), loss=self.loss
-        )
+            torch.cat(inputs), torch.cat(targets), self._stack, self._plan, self._adam, self._rate(),
+            loss=self.loss, backend=self.backend,
+        )  # fmt: skip
         return float(losses.mean())
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
