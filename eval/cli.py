@@ -34,7 +34,7 @@ def quickstart(minutes: float, out: Path, as_json: bool) -> None:
     print_table(report["leaderboard"])
     comparison = report.get("comparison")
     if comparison:
-        click.echo(
-            f"\n{comparison['text']} {comparison['ratio']:.3f} [{comparison['low']:.3f}, {comparison['high']:.3f}]"
-        )
+        low, high = comparison.get("low"), comparison.get("high")
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        click.echo(f"\n{comparison['text']} {comparison['ratio']:.3f}{interval}")
     click.echo(f"Report: {out / 'report.html'}")

@@ -270,7 +270,8 @@ def _router(router: Mapping[str, Any] | None) -> str:
     return (
         "<p>The program that puts one concept in charge of each position. The gutter counts how often a line was "
         "taken in the held-out files; a line never taken is marked.</p>"
-        f'<div class="source" tabindex="0" role="region" aria-label="Router source with line counts">{rows}</div>'
+        '<div class="router-source" tabindex="0" role="region" aria-label="Router source with line counts">'
+        f"{rows}</div>"
     )
 
 

@@ -8,7 +8,7 @@ The interval is the symmetric studentised bootstrap: clusters are drawn with rep
 by that draw's own standard error, and the 95 % quantile of the absolute t-values, or Student's where that is larger,
 replaces 1.96. It was picked by
 simulation with known truth (log-normal file sizes, bits per byte that fall with size; `tests/ontology/test_stats.py`):
-it covers 95-96 % at 30 and 100 clusters and 95 % at five (where it is very wide), against 93-94 % for the equal-tailed
+it covers 95 % at 30 and at 100 clusters and 97 % at five (where it is very wide), against 93-94 % for the equal-tailed
 form, 92 % for percentile and 90 % for BCa intervals at 30; those two stay selectable. Where a few huge files hold most
 of the bytes (log-sd 1.3 and a strong trend with size) it falls to 92-93 %.
 

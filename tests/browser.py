@@ -5,7 +5,7 @@ on file descriptors 3 and 4; commands and replies are JSON ended by a NUL byte (
 
 As a program it takes pictures of a page, for the README:
 
-    python -m tests.browser runs/quickstart/report.html docs/images/token.png --token 120 --element .viewer
+    python -m tests.browser runs/quickstart/report.html docs/images/token.png --text split --element .viewer
 """
 
 from __future__ import annotations
@@ -244,6 +244,7 @@ class Page:
 
     def screenshot(self, path: str | Path, element: str | None = None, whole: bool = False) -> Path:
         """PNG of the window, of one element, or of the whole page."""
+        margin = 14
         options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole or element is not None}
         if options["captureBeyondViewport"]:
             # What lies outside the window is otherwise left blank where the page draws lazily.
@@ -256,7 +257,10 @@ class Page:
                 f"(() => {{ const r = document.querySelector({json.dumps(element)}).getBoundingClientRect();"
                 " return [r.left + scrollX, r.top + scrollY, r.width, r.height]; })()"
             )
-            options["clip"] = {"x": box[0], "y": box[1], "width": box[2], "height": box[3], "scale": 1}
+            options["clip"] = {
+                "x": max(0, box[0] - margin), "y": max(0, box[1] - margin),
+                "width": box[2] + 2 * margin, "height": box[3] + 2 * margin, "scale": 1,
+            }  # fmt: skip
         elif whole:
             size = self.run("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
             options["clip"] = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
@@ -294,6 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=2.0, help="device pixels per CSS pixel")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--token", type=int, help="choose this token of the explained file")
+    parser.add_argument("--text", help="choose the first token that reads like this, spaces aside")
     parser.add_argument("--element", help="CSS selector of what to picture; the window by default")
     parser.add_argument("--whole", action="store_true", help="the whole page")
     options = parser.parse_args(arguments)
@@ -304,8 +309,14 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no such page: {options.page}")
     with Browser(executable) as browser:
         page = browser.open(options.page, (options.width, options.height), dark=options.dark, scale=options.scale)
-        if options.token is not None:
-            page.click(f'.v-code [data-i="{options.token}"]')
+        token = options.token
+        if options.text is not None:
+            same = f"(e) => e.textContent.trim() === {json.dumps(options.text.strip())}"
+            token = page.run(f"[...document.querySelectorAll('.v-code [data-i]')].find({same})?.dataset.i")
+            if token is None:
+                parser.error(f"no token reads {options.text!r}")
+        if token is not None:
+            page.click(f'.v-code [data-i="{token}"]')
         page.screenshot(options.png, options.element, options.whole)
     print(options.png)
 

@@ -77,7 +77,11 @@ const constructiblePanel = (() => {
       more.setAttribute("aria-expanded", String(whole));
     } }, `All ${data.router.length} lines of the router`);
     draw(false);
-    return section("Why this concept: router lines taken", box, more);
+    const { asked } = stateFields(data, detail);
+    return section("Why this concept: router lines taken", box,
+      asked.length ? h("ul", { class: "v-asked", "aria-label": "State that these lines asked for" },
+        asked.map(([name, value]) => h("li", {}, h("span", { class: "muted" }, name + " = "), h("code", {}, inline(String(value)))))) : null,
+      more);
   }
 
   function evidence(item, key) {
@@ -87,7 +91,7 @@ const constructiblePanel = (() => {
       h("div", { class: "what" },
         h("span", {}, h("span", { class: "v-kind" }, item.kind), h("code", {}, item.text)),
         h("span", { class: "value" }, value)),
-      source.length ? h("div", { class: "source" }, source.join(" · ")) : null);
+      source.length ? h("div", { class: "where" }, source.join(" · ")) : null);
   }
 
   function experts(data, detail) {
@@ -126,28 +130,29 @@ const constructiblePanel = (() => {
     return section("What it expected", h("ol", { class: "v-top" }, rows));
   }
 
-  function facts(data, detail) {
-    const state = data.states[detail.state] || {};
-    const used = new Set();
+  /** State fields, those named in the router lines taken apart from the rest. */
+  function stateFields(data, detail) {
+    const named = new Set();
     for (const line of detail.lines || []) {
       const text = (data.router[line - 1] || []).map(([, part]) => part).join("");
-      for (const match of text.matchAll(/\bstate\.(\w+)/g)) used.add(match[1]);
+      for (const match of text.matchAll(/\bstate\.(\w+)/g)) named.add(match[1]);
     }
-    const pair = ([name, value], asked) => [
-      h("dt", { class: asked ? "asked" : null }, name), h("dd", {}, h("code", {}, inline(String(value))))];
-    const entries = Object.entries(state);
-    const asked = entries.filter(([name]) => used.has(name));
-    const rest = entries.filter(([name]) => !used.has(name));
+    const entries = Object.entries(data.states[detail.state] || {});
+    return { asked: entries.filter(([name]) => named.has(name)), rest: entries.filter(([name]) => !named.has(name)) };
+  }
+
+  const list = (entries) => h("dl", { class: "v-facts" }, entries.map(([name, value]) => [
+    h("dt", {}, name), h("dd", {}, h("code", {}, inline(String(value))))]));
+
+  function facts(data, detail) {
+    const { asked, rest } = stateFields(data, detail);
     const reads = Object.entries(detail.reads || {});
-    const bucket = detail.bucket;
+    const bucket = Object.entries(detail.bucket || {}).map(([name, value]) => [name.replaceAll("_", " "), value]);
     return [
-      entries.length ? section(asked.length ? "State the router asked for" : "State",
-        h("dl", { class: "v-facts" }, asked.map((entry) => pair(entry, true)), asked.length ? null : rest.map((entry) => pair(entry, false))),
-        asked.length && rest.length ? h("details", {}, h("summary", { class: "v-more" }, `${rest.length} other fields`),
-          h("dl", { class: "v-facts" }, rest.map((entry) => pair(entry, false)))) : null) : null,
-      reads.length ? section("What was read", h("dl", { class: "v-facts" }, reads.map((entry) => pair(entry, false)))) : null,
-      bucket ? section("Longest match", h("dl", { class: "v-facts" },
-        Object.entries(bucket).map(([name, value]) => pair([name.replaceAll("_", " "), value], false)))) : null,
+      reads.length ? section("What was read", list(reads)) : null,
+      bucket.length ? section("Longest match", list(bucket)) : null,
+      rest.length ? section("State", h("details", {},
+        h("summary", { class: "v-more" }, asked.length ? `${rest.length} fields the lines above do not name` : `${rest.length} fields`), list(rest))) : null,
     ];
   }
 

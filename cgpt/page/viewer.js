@@ -132,7 +132,7 @@
       if (concept >= 0) {
         said.textContent = `${counts[concept].tokens} tokens of ${data.concepts[concept].name}`;
         const first = data.concept.indexOf(concept);
-        spans[first]?.scrollIntoView({ block: "nearest" });
+        if (!matches(state.token) && first >= 0) reveal(spans[first], "center");
       }
     }
 

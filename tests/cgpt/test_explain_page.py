@@ -234,6 +234,8 @@ def test_clicking_a_token_explains_it(browser: Browser, page_text, a_token, size
     panel = page.run(CHOSEN)
     assert token["concept"] in panel and "text" in panel
     assert page.run("[...document.querySelectorAll('.v-router .taken')].map(e => +e.dataset.n)") == token["lines"]
+    asked = dict(re.findall(r"(\w+) = ([^\n]+)", page.run("document.querySelector('.v-asked').innerText")))
+    assert asked and asked.items() <= token["state"].items()
     source = ROUTER.split("\n")[token["lines"][-1] - 1].strip()
     assert source in panel
     shares = page.run("[...document.querySelectorAll('.v-expert .share')].map(e => parseFloat(e.textContent))")

@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from cgpt.page import asset
 from eval.cli import eval_
 from eval.leaderboard import Row, print_table, row_dicts, to_markdown
-from eval.report import render_report
+from eval.report import _PAGE, render_report
 from tests.browser import DESKTOP, PHONE, Browser, browser  # noqa: F401 - a fixture
 from tests.cgpt.test_explain_page import ATTACKS, Elements, tiny_record
 from tests.eval.sample_report import ROUTER, sample_record, sample_report, sample_text
@@ -152,6 +153,16 @@ def test_tables_sort_and_the_steps_follow(browser: Browser, page_text, report): 
     page.close()
 
 
+def test_styles_of_the_report_leave_the_viewer_alone():
+    report_css, viewer_js = asset("report.css", _PAGE), asset("panel.js") + asset("viewer.js")
+    # What a rule of the report starts with is a class of its own, unless it says where in the viewer it applies.
+    heads = {
+        re.split(r"[ .:>]", rule.strip().lstrip("."))[0] for rule in re.findall(r"^\s*(\.[^{]+)\{", report_css, re.M)
+    }
+    used = {name for names in re.findall(r'class(?:Name)?[:=] "([^"]+)"', viewer_js) for name in names.split()}
+    assert heads and used and not (heads & used)
+
+
 # The leaderboard as text.
 
 ROWS = [
@@ -180,7 +191,7 @@ def test_printed_table_takes_text_as_text():
     out = io.StringIO()
     print_table(ROWS, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
-    assert len(lines) == 5 and max(map(len, lines)) <= 80 and "baseline: a | b [red]" in out.getvalue()
+    assert len(lines) == 4 and max(map(len, lines)) <= 80 and "baseline: a | b [red]" in out.getvalue()
     assert (
         "1.070 ± 0.050" in out.getvalue()
         and "50.0 ± 1.0 %" in out.getvalue()
