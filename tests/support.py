@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,20 @@ def data_path(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {'/'.join(parts)} of the project's data; set CONSTRUCTIBLE_DATA to its folder")
     return path
+
+
+def project_files() -> list[Path]:
+    """Every file of the project: what git tracks or would track; all but hidden and built ones outside a checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode == 0:
+        paths = [ROOT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    else:
+        built = {"__pycache__", "runs", "build", "dist"}
+        paths = [
+            path
+            for path in ROOT.rglob("*")
+            if not any(part.startswith(".") or part in built for part in path.relative_to(ROOT).parts)
+        ]
+    return sorted(path for path in paths if path.is_file())
