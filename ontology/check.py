@@ -44,7 +44,7 @@ class Report:
         """Return the facts as one line."""
         facts = self.facts
         if not facts:
-            return "not an ontology"
+            return "nothing else was checked"
         parts = [f"{facts['concepts']} concepts, {facts['leaves']} leaves, depth {facts['depth']}, a {facts['shape']}"]
         if "routing_tests" in facts:
             parts.append(f"{facts['routing_tests_passed']} of {facts['routing_tests']} routing tests pass")

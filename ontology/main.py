@@ -81,10 +81,6 @@ def run(group: click.Command, arguments: Sequence[str] | None = None) -> int:
         return _report(error.format_message() + where, EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         return _report("stopped; the same command again resumes where it can.", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of stdout went away (`| head`); keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
     except MemoryError:
         return _report("out of memory. Fix: use less data, or a machine with more memory", EXIT_FAILED)
     except OSError as error:

@@ -101,7 +101,7 @@ class NetModule(Module):
         for read, size in self.inputs.items():
             values = reads[read]
             if size == 0:
-                part = np.asarray(values, np.float32).reshape(len(values), -1)
+                part = np.asarray(values, np.float32).reshape(len(values), int(np.prod(values.shape[1:])))
                 if part.shape[1] != self.widths[read]:
                     raise ConstructibleError(
                         f"the net {self.name!r} takes {self.widths[read]} columns of {read!r}, not {part.shape[1]}.",

@@ -71,7 +71,11 @@ class Progress:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        columns = [TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[detail]}")]
+        columns = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+        ]
         with RichProgress(*columns, console=Console(file=self.stream), transient=True, refresh_per_second=5) as live:
             self._live = live
             try:

@@ -1,0 +1,95 @@
+"""Versions, memory, and the ledger of seconds."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from ontology import environment
+from ontology.environment import Ledger, describe, peak_rss_bytes
+from ontology.errors import ConstructibleError
+
+
+def test_describe_names_what_a_run_depends_on() -> None:
+    found = describe()
+    assert found["packages"]["numpy"] and found["python"].count(".") == 2 and found["cpus"] >= 1
+    assert found["threads"] >= 1 and found["memory_bytes"] > 1 << 28 and found["cpu"]
+    json.dumps(found)
+
+
+def test_the_commit_is_named_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert describe()["git"] is None
+
+
+def test_peak_memory_is_in_bytes_and_grows() -> None:
+    before = peak_rss_bytes()
+    block = bytearray(before + (64 << 20))
+    assert len(block) and peak_rss_bytes() > before > 10 << 20
+
+
+def test_seconds_add_up_over_processes_under_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    with Ledger(path).charge("job", "k"):
+        time.sleep(0.15)
+    ledger = Ledger(path)
+    first = ledger.of("job")
+    assert 0.15 <= first < 1.0
+    with ledger.charge("job", "k"):
+        time.sleep(0.1)
+        assert ledger.of("job") >= first + 0.1
+    assert ledger.of("job") >= first + 0.1 and ledger.key("job") == "k"
+    with ledger.charge("job", "other"):
+        assert ledger.of("job") < 0.1
+    with ledger.charge("job", "other", again=True):
+        pass
+    assert ledger.of("job") < 0.1
+
+
+def test_the_file_is_kept_fresh_while_a_job_runs(tmp_path: Path) -> None:
+    """A build that is killed inside of one long call still knows what it used."""
+    ledger = Ledger(tmp_path / "ledger.json", every_seconds=0.05)
+    with ledger.charge("job"):
+        time.sleep(0.4)
+        stored = json.loads((tmp_path / "ledger.json").read_text())["seconds"]
+        assert stored >= 0.2
+
+
+def test_credit_keep_and_split(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    ledger.credit("reading", "", 1.0)
+    ledger.credit("a", "k", 2.0)
+    ledger.credit("group", "g", 3.0)
+    ledger.split("group", {"b": "kb", "c": "kc"})
+    assert ledger.jobs() == {"a": 2.0, "b": 1.5, "c": 1.5, "reading": 1.0} and ledger.seconds == 6.0
+    ledger.keep({"a": "k", "b": "changed"})
+    assert ledger.jobs() == {"a": 2.0, "reading": 1.0}
+
+
+def test_one_thing_is_charged_at_a_time_and_a_failed_one_counts(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    with (
+        pytest.raises(ConstructibleError, match="'b' is charged inside of 'a'"),
+        ledger.charge("a"),
+        ledger.charge("b"),
+    ):
+        pass
+    with pytest.raises(ValueError), ledger.charge("c"):
+        time.sleep(0.05)
+        raise ValueError
+    assert ledger.of("c") >= 0.05
+    assert Ledger(tmp_path / "ledger.json").of("c") >= 0.05
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text("[]")
+    with pytest.raises(ConstructibleError, match="not a ledger of this version"):
+        Ledger(tmp_path / "ledger.json")
+
+
+def test_version_is_the_installed_one() -> None:
+    assert environment.version()[0].isdigit()
