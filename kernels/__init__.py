@@ -13,6 +13,7 @@ _HOME = {
     "Plan": "kernels.plan",
     "route": "kernels.plan",
     "Vocabulary": "kernels.vocabulary",
+    "module_cnn": "kernels.cnn",
     "ragged_linear": "kernels.api",
     "ragged_mlp": "kernels.api",
     "ragged_softmax_xent": "kernels.api",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from kernels.api import train_step_ as train_step_
     from kernels.backends import explain as explain
     from kernels.backends import use_backend as use_backend
+    from kernels.cnn import module_cnn as module_cnn
     from kernels.plan import Plan as Plan
     from kernels.plan import route as route
     from kernels.stacking import MLPStack as MLPStack

@@ -34,7 +34,8 @@ def _known(name: str, origin: str) -> str:
     return name
 
 
-def _asked(backend: str | None) -> tuple[str, str] | None:
+def asked(backend: str | None) -> tuple[str, str] | None:
+    """(name, who asked) where somebody asked for a backend."""
     if backend is not None:
         return _known(backend, "argument backend"), "asked for by argument"
     if (set_here := _chosen.get()) is not None:
@@ -52,17 +53,17 @@ def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, ope
     Raises:
         ValueError: the backend asked for cannot take this device or dtype, or is not known.
     """
-    asked = _asked(backend)
-    if asked is not None and asked[0] != "cpu":
-        return asked
+    request = asked(backend)
+    if request is not None and request[0] != "cpu":
+        return request
     plain = all(p.dtype == torch.float32 for p in params) and plan.device.type == "cpu"
     if not plain:
-        if asked is not None:
+        if request is not None:
             found = f"{params[0].dtype} on {plan.device}"
-            raise ValueError(f"backend cpu ({asked[1]}) takes float32 on the CPU, not {found}: use torch")
+            raise ValueError(f"backend cpu ({request[1]}) takes float32 on the CPU, not {found}: use torch")
         return "torch", "the backend for every device and dtype"
-    if asked is not None:
-        return asked
+    if request is not None:
+        return request
     if operation == "xent":
         return "cpu", "float32 on the CPU: one pass over each module's logits"
     from kernels.cpu_backend import largest_share

@@ -77,68 +77,92 @@ def _indices(plan: Plan, per_pair: bool) -> tuple[np.ndarray, np.ndarray, int]:
     return source.numpy(), plan.order.numpy(), 0 if plan.identity else 1
 
 
+def pairs_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str
+) -> Tensor:
+    """x [T, D0], or [N, D0] in pair order -> answers [N, D] in pair order."""
+    x, weights = x.contiguous(), [w.contiguous() for w in weights]
+    biases = [None if b is None else b.contiguous() for b in biases]
+    widths = _widths(weights)
+    out = x.new_empty(plan.n_pairs, int(widths[-1]))
+    source, target, gather = _indices(plan, len(x) == plan.n_pairs)
+    borders = _borders(plan, widths.tolist())
+    nm.forward(
+        borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
+        _table({nm.WEIGHT: weights, nm.BIAS: biases}), widths, ACTIVATION[activation], out.data_ptr(),
+        _scratch(borders, widths),
+    )  # fmt: skip
+    return out
+
+
+def pairs_backward(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    plan: Plan,
+    activation: str,
+    need_x: bool = True,
+    need: Sequence[bool] | None = None,
+) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
+    """Gradients by x (as x is), weights and biases, from the gradient of the answers [N, D] in pair order.
+
+    need: for each weight, then each bias, whether its gradient is wanted (None: all).
+    """
+    x, given, weights = x.contiguous(), grad.contiguous(), [w.contiguous() for w in weights]
+    biases = [None if b is None else b.contiguous() for b in biases]
+    layers = len(weights)
+    all_busy = bool((plan.counts > 0).all())
+
+    def room(param: Tensor | None, place: int) -> Tensor | None:
+        # A module without rows has a gradient of zero; the kernel writes the others in full.
+        if param is None or (need is not None and not need[place]):
+            return None
+        return torch.empty_like(param) if all_busy else torch.zeros_like(param)
+
+    d_weights = [room(w, i) for i, w in enumerate(weights)]
+    d_biases = [room(b, layers + i) for i, b in enumerate(biases)]
+    d_pairs = x.new_empty(plan.n_pairs, x.shape[1]) if need_x else None
+    widths = _widths(weights)
+    source, target, gather = _indices(plan, len(x) == plan.n_pairs)
+    borders = _borders(plan, widths.tolist())
+    nm.backward(
+        borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
+        _table({nm.WEIGHT: weights, nm.BIAS: biases, nm.D_WEIGHT: d_weights, nm.D_BIAS: d_biases}),
+        widths, ACTIVATION[activation], _address(d_pairs), _scratch(borders, widths), nm.GIVEN, given.data_ptr(),
+        NO_LABELS, NO_FLOATS, NO_LABELS, NO_DOUBLES, NO_DOUBLES,
+    )  # fmt: skip
+    if d_pairs is not None and len(x) != plan.n_pairs:
+        d_pairs = d_pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+    return d_pairs, d_weights, d_biases
+
+
 class _MLP(torch.autograd.Function):
-    """x [T, D0] or pairs [N, D0] -> answers [N, D] in pair order."""
+    """x [T, D0] or pairs [N, D0] -> answers [N, D] in pair order; params: weights, then biases."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: Plan, activation: int, per_pair: bool, *params: Tensor | None) -> Tensor:
-        layers = len(params) // 2
-        x = x.contiguous()
-        weights = [w.contiguous() for w in params[:layers] if w is not None]
-        biases = [None if b is None else b.contiguous() for b in params[layers:]]
-        ctx.plan, ctx.activation, ctx.per_pair, ctx.layers = plan, activation, per_pair, layers
-        ctx.save_for_backward(x, *weights, *biases)
-        widths = _widths(weights)
-        out = x.new_empty(plan.n_pairs, int(widths[-1]))
-        source, target, gather = _indices(plan, per_pair)
-        borders = _borders(plan, widths.tolist())
-        nm.forward(
-            borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
-            _table({nm.WEIGHT: weights, nm.BIAS: biases}), widths, activation, out.data_ptr(),
-            _scratch(borders, widths),
-        )  # fmt: skip
-        return out
+    def forward(ctx: Any, x: Tensor, plan: Plan, activation: str, *params: Tensor | None) -> Tensor:
+        ctx.plan, ctx.activation, layers = plan, activation, len(params) // 2
+        ctx.save_for_backward(x, *params)
+        return pairs_forward(x, [w for w in params[:layers] if w is not None], params[layers:], plan, activation)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan, layers = ctx.plan, ctx.layers
         x, *params = ctx.saved_tensors
-        weights, biases = params[:layers], params[layers:]
-        wanted = ctx.needs_input_grad
-        all_busy = bool((plan.counts > 0).all())
-
-        def room(param: Tensor | None, need: bool) -> Tensor | None:
-            # A module without rows has a gradient of zero; the kernel writes the others in full.
-            if param is None or not need:
-                return None
-            return torch.empty_like(param) if all_busy else torch.zeros_like(param)
-
-        d_weights = [room(w, wanted[4 + i]) for i, w in enumerate(weights)]
-        d_biases = [room(b, wanted[4 + layers + i]) for i, b in enumerate(biases)]
-        d_pairs = x.new_empty(plan.n_pairs, x.shape[1]) if wanted[0] else None
-        widths = _widths(weights)
-        source, target, gather = _indices(plan, ctx.per_pair)
-        borders = _borders(plan, widths.tolist())
-        given = grads[0].contiguous()
-        nm.backward(
-            borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
-            _table({nm.WEIGHT: weights, nm.BIAS: biases, nm.D_WEIGHT: d_weights, nm.D_BIAS: d_biases}),
-            widths, ctx.activation, _address(d_pairs), _scratch(borders, widths), nm.GIVEN, given.data_ptr(),
-            NO_LABELS, NO_FLOATS, NO_LABELS, NO_DOUBLES, NO_DOUBLES,
-        )  # fmt: skip
-        d_x = d_pairs
-        if d_pairs is not None and not ctx.per_pair and plan.n_choices > 1:
-            d_x = d_pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
-        return d_x, None, None, None, *d_weights, *d_biases
+        layers = len(params) // 2
+        need_x, _, _, *need = ctx.needs_input_grad
+        d_x, d_weights, d_biases = pairs_backward(
+            grads[0], x, params[:layers], params[layers:], ctx.plan, ctx.activation, need_x, need
+        )
+        return d_x, None, None, *d_weights, *d_biases
 
 
 def _run(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str, combine: bool
 ) -> Tensor:
-    per_pair = x.dim() == 3
-    rows = x.reshape(plan.n_pairs, x.shape[2]) if per_pair else x
+    rows = x.reshape(plan.n_pairs, x.shape[2]) if x.dim() == 3 else x
     flat: Tensor = _MLP.apply(  # pyright: ignore[reportAssignmentType]
-        rows, plan, ACTIVATION[activation], per_pair or plan.n_choices == 1, *weights, *biases
+        rows, plan, activation, *weights, *biases
     )
     pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
     if combine:

@@ -110,73 +110,84 @@ def _busy(plan: Plan) -> list[tuple[int, int, int]]:
     return [(m, a, b) for m, (a, b) in enumerate(zip(offsets, offsets[1:], strict=False)) if b > a]
 
 
-class _Linear(torch.autograd.Function):
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     """Rows in position order times their module's weight: x [N, Din], weight [M, Din, Dout] -> [N, Dout]."""
+    y = x.new_empty(x.shape[0], weight.shape[2])
+    kind = way(plan)
+    if kind == "uniform":
+        per_module = x.reshape(plan.n_modules, -1, x.shape[1])
+        y = torch.bmm(per_module, weight) if bias is None else torch.baddbmm(bias[:, None], per_module, weight)
+        return y.reshape(-1, weight.shape[2])
+    if kind == "loop":
+        for m, a, b in _busy(plan):
+            if bias is None:
+                torch.mm(x[a:b], weight[m], out=y[a:b])
+            else:
+                torch.addmm(bias[m], x[a:b], weight[m], out=y[a:b])
+        return y
+    for ids, positions, inside, full in buckets(plan):
+        product = torch.bmm(x[positions], weight[ids])
+        product = product if bias is None else product + bias[ids][:, None]
+        if full:
+            y[positions.reshape(-1)] = product.reshape(-1, y.shape[1])
+        else:
+            keep = inside[:, :, 0]
+            y[positions[keep]] = product[keep]
+    return y
 
+
+def linear_backward(
+    x: Tensor, weight: Tensor, dy: Tensor, plan: Plan, need: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients by x, weight and bias (those that are needed) of `linear_forward`, from dy [N, Dout]."""
+    need_x, need_weight, need_bias = need
+    dy = dy.contiguous()
+    kind = way(plan)
+    if kind == "uniform":
+        shaped = dy.reshape(plan.n_modules, -1, dy.shape[1])
+        rows = x.reshape(plan.n_modules, -1, x.shape[1])
+        dx = torch.bmm(shaped, weight.transpose(1, 2)).reshape(x.shape) if need_x else None
+        dw = torch.bmm(rows.transpose(1, 2), shaped) if need_weight else None
+        return dx, dw, shaped.sum(1) if need_bias else None
+    dx = torch.empty_like(x) if need_x else None
+    dw = torch.zeros_like(weight) if need_weight else None  # a module without rows has a gradient of zero
+    db = weight.new_zeros(weight.shape[0], weight.shape[2]) if need_bias else None
+    if kind == "loop":
+        for m, a, b in _busy(plan):
+            if dx is not None:
+                torch.mm(dy[a:b], weight[m].T, out=dx[a:b])
+            if dw is not None:
+                torch.mm(x[a:b].T, dy[a:b], out=dw[m])
+            if db is not None:
+                torch.sum(dy[a:b], 0, out=db[m])
+        return dx, dw, db
+    for ids, positions, inside, full in buckets(plan):
+        part = dy[positions]
+        part = part if full else part.masked_fill(~inside, 0)
+        if dx is not None:
+            product = torch.bmm(part, weight[ids].transpose(1, 2))
+            keep = inside[:, :, 0]
+            dx[positions[keep]] = product[keep]
+        if dw is not None:
+            dw[ids] = torch.bmm(x[positions].transpose(1, 2), part)
+        if db is not None:
+            db[ids] = part.sum(1)
+    return dx, dw, db
+
+
+class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
         ctx.plan, ctx.has_bias = plan, bias is not None
         ctx.save_for_backward(x, weight)
-        y = x.new_empty(x.shape[0], weight.shape[2])
-        kind = way(plan)
-        if kind == "uniform":
-            per_module = x.reshape(plan.n_modules, -1, x.shape[1])
-            y = torch.bmm(per_module, weight) if bias is None else torch.baddbmm(bias[:, None], per_module, weight)
-            return y.reshape(-1, weight.shape[2])
-        if kind == "loop":
-            for m, a, b in _busy(plan):
-                if bias is None:
-                    torch.mm(x[a:b], weight[m], out=y[a:b])
-                else:
-                    torch.addmm(bias[m], x[a:b], weight[m], out=y[a:b])
-            return y
-        for ids, positions, inside, full in buckets(plan):
-            product = torch.bmm(x[positions], weight[ids])
-            product = product if bias is None else product + bias[ids][:, None]
-            if full:
-                y[positions.reshape(-1)] = product.reshape(-1, y.shape[1])
-            else:
-                keep = inside[:, :, 0]
-                y[positions[keep]] = product[keep]
-        return y
+        return linear_forward(x, weight, bias, plan)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        need = (need_x, need_weight, ctx.has_bias and need_bias)
         x, weight = ctx.saved_tensors
-        plan, dy = ctx.plan, grads[0].contiguous()
-        need_x, need_weight = ctx.needs_input_grad[:2]
-        need_bias = ctx.has_bias and ctx.needs_input_grad[2]
-        kind = way(plan)
-        if kind == "uniform":
-            shaped = dy.reshape(plan.n_modules, -1, dy.shape[1])
-            rows = x.reshape(plan.n_modules, -1, x.shape[1])
-            dx = torch.bmm(shaped, weight.transpose(1, 2)).reshape(x.shape) if need_x else None
-            dw = torch.bmm(rows.transpose(1, 2), shaped) if need_weight else None
-            return dx, dw, shaped.sum(1) if need_bias else None, None
-        dx = torch.empty_like(x) if need_x else None
-        dw = torch.zeros_like(weight) if need_weight else None  # a module without rows has a gradient of zero
-        db = weight.new_zeros(weight.shape[0], weight.shape[2]) if need_bias else None
-        if kind == "loop":
-            for m, a, b in _busy(plan):
-                if dx is not None:
-                    torch.mm(dy[a:b], weight[m].T, out=dx[a:b])
-                if dw is not None:
-                    torch.mm(x[a:b].T, dy[a:b], out=dw[m])
-                if db is not None:
-                    torch.sum(dy[a:b], 0, out=db[m])
-            return dx, dw, db, None
-        for ids, positions, inside, full in buckets(plan):
-            part = dy[positions]
-            part = part if full else part.masked_fill(~inside, 0)
-            if dx is not None:
-                product = torch.bmm(part, weight[ids].transpose(1, 2))
-                keep = inside[:, :, 0]
-                dx[positions[keep]] = product[keep]
-            if dw is not None:
-                dw[ids] = torch.bmm(x[positions].transpose(1, 2), part)
-            if db is not None:
-                db[ids] = part.sum(1)
-        return dx, dw, db, None
+        return *linear_backward(x, weight, grads[0], ctx.plan, need), None
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
@@ -195,3 +206,55 @@ def ragged_mlp(
         hidden = hidden if layer == 0 else ACTIVATION[activation](hidden)
         hidden = _linear(hidden, weight, bias, plan)
     return unsort_rows(hidden, plan, combine)
+
+
+# The same without autograd, for the registered operations (kernels/ops.py).
+
+
+def pairs_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str
+) -> Tensor:
+    """x [T, D0], or [N, D0] in pair order -> answers [N, D] in pair order."""
+    return _layers(x, weights, biases, plan, activation)[1].index_select(0, plan.inverse)
+
+
+def _layers(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str
+) -> tuple[list[Tensor], Tensor]:
+    """(values before each activation, answers), in position order; the first value is x itself."""
+    hidden = x.index_select(0, plan.order if len(x) == plan.n_pairs else plan.rows)
+    before = [hidden]
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = hidden if layer == 0 else ACTIVATION[activation](hidden)
+        hidden = linear_forward(hidden, weight, bias, plan)
+        before.append(hidden)
+    return before[:-1], hidden
+
+
+_SLOPE: dict[str, Any] = {
+    "relu": lambda grad, z: torch.ops.aten.threshold_backward(grad, z, 0),
+    "gelu": torch.ops.aten.gelu_backward,
+    "silu": torch.ops.aten.silu_backward,
+}
+
+
+def pairs_backward(
+    grad: Tensor, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str
+) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+    """Gradients by x (as x is), weights and biases, from the gradient of the answers [N, D] in pair order."""
+    before, _ = _layers(x, weights, biases, plan, activation)
+    dy = grad.index_select(0, plan.order)
+    d_weights: list[Tensor] = []
+    d_biases: list[Tensor | None] = []
+    for layer in range(len(weights) - 1, -1, -1):
+        source = before[layer] if layer == 0 else ACTIVATION[activation](before[layer])
+        need = (True, True, biases[layer] is not None)
+        dx, dw, db = linear_backward(source, weights[layer], dy, plan, need)
+        assert dx is not None and dw is not None
+        d_weights.insert(0, dw)
+        d_biases.insert(0, db)
+        dy = dx if layer == 0 else _SLOPE[activation](dx, before[layer])
+    pairs = dy.index_select(0, plan.inverse)
+    if len(x) != plan.n_pairs:
+        pairs = pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+    return pairs, d_weights, d_biases

@@ -1,0 +1,122 @@
+"""Many small convolutional feature nodes: three convolutions each, on one shared image or on an image of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.backends import asked
+from kernels.checks import ACTIVATIONS, FLOATS, shape
+from kernels.reference import ACTIVATION
+
+LAYERS = 3
+
+
+def module_cnn(
+    images: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    *,
+    strides: Sequence[int] = (1, 1, 1),
+    activation: str = "relu",
+    backend: str | None = None,
+) -> Tensor:
+    """Three convolutions per module (activation between, none at the end), padded by half the kernel.
+
+    Args:
+        images: float [B, C0, H, W], seen by every module, or [B, M, C0, H, W], one for each.
+        weights: three tensors [M, C(l+1), C(l), k, k], k odd (may differ between layers).
+        biases: three tensors [M, C(l+1)] or None.
+        strides: of the three convolutions.
+        activation: "relu", "gelu" (exact) or "silu".
+        backend: "reference" or "torch". None: torch, also where `use_backend` or the environment names a backend that
+            has no such kernel.
+
+    Returns:
+        [B, M, C3, H', W'], H' = ceil(H / product of the strides). Differentiable in images, weights and biases.
+
+    Raises:
+        TypeError, ValueError: dtypes, devices or shapes do not fit, or a backend that has no such kernel.
+    """
+    _check(images, weights, biases, strides, activation)
+    request = asked(backend)
+    if request is not None and request[0] == "reference":
+        return _reference(images, weights, biases, strides, ACTIVATION[activation])
+    if request is not None and request[0] != "torch" and backend is not None:
+        raise ValueError(f"module_cnn has the backends reference and torch, not {request[0]!r}")
+    return _grouped(images, weights, biases, strides, ACTIVATION[activation])
+
+
+def _check(
+    images: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], strides: Sequence[int], activation: str
+) -> None:
+    if images.dtype not in FLOATS:
+        raise TypeError(f"images must be a float tensor, not {shape(images)}")
+    if images.dim() not in (4, 5):
+        raise ValueError(f"images must be [B, C, H, W] or [B, M, C, H, W], not {shape(images)}")
+    if not len(weights) == len(biases) == len(strides) == LAYERS:
+        raise ValueError(f"a feature node has 3 convolutions; {len(weights)}, {len(biases)}, {len(strides)} given")
+    if any(s < 1 for s in strides):
+        raise ValueError(f"strides must be at least 1, not {tuple(strides)}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    n_modules, channels = weights[0].shape[0], images.shape[-3]
+    if images.dim() == 5 and images.shape[1] != n_modules:
+        raise ValueError(f"images are for {images.shape[1]} modules, the weights for {n_modules}")
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        odd = weight.dim() == 5 and weight.shape[3] == weight.shape[4] and weight.shape[3] % 2 == 1
+        if not odd or weight.shape[0] != n_modules or weight.shape[2] != channels:
+            raise ValueError(
+                f"weights[{layer}] must be [{n_modules}, out, {channels}, k, k], k odd, not {shape(weight)}"
+            )
+        channels = weight.shape[1]
+        if bias is not None and tuple(bias.shape) != (n_modules, channels):
+            raise ValueError(f"biases[{layer}] must be [{n_modules}, {channels}], not {shape(bias)}")
+        for name, tensor in ((f"weights[{layer}]", weight), (f"biases[{layer}]", bias)):
+            if tensor is not None and tensor.dtype != images.dtype:
+                raise TypeError(f"{name} is {tensor.dtype}, images are {images.dtype}: use one dtype")
+            if tensor is not None and tensor.device != images.device:
+                raise ValueError(f"{name} is on {tensor.device}, images on {images.device}: use one device")
+
+
+def _reference(
+    images: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    strides: Sequence[int],
+    act: Callable[[Tensor], Tensor],
+) -> Tensor:
+    answers = []
+    for module in range(weights[0].shape[0]):
+        hidden = images if images.dim() == 4 else images[:, module]
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            hidden = hidden if layer == 0 else act(hidden)
+            part = None if bias is None else bias[module]
+            hidden = F.conv2d(hidden, weight[module], part, strides[layer], weight.shape[3] // 2)
+        answers.append(hidden)
+    return torch.stack(answers, 1)
+
+
+def _grouped(
+    images: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    strides: Sequence[int],
+    act: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Modules as the groups of one convolution, channels last: measured 2-5x faster than module by module on a CPU."""
+    n_modules, batch = weights[0].shape[0], images.shape[0]
+    shared = images.dim() == 4
+    hidden = images if shared else images.reshape(batch, -1, *images.shape[3:])
+    hidden = hidden.contiguous(memory_format=torch.channels_last)
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = hidden if layer == 0 else act(hidden)
+        # On a shared image the first layer of all modules is one plain convolution with many output channels.
+        groups = 1 if shared and layer == 0 else n_modules
+        kernel = weight.reshape(-1, *weight.shape[2:]).contiguous(memory_format=torch.channels_last)
+        part = None if bias is None else bias.reshape(-1)
+        hidden = F.conv2d(hidden, kernel, part, strides[layer], weight.shape[3] // 2, groups=groups)
+    return hidden.reshape(batch, n_modules, weights[-1].shape[1], *hidden.shape[2:])
