@@ -303,10 +303,10 @@ class _Run:
                         whole.name = label
                     whole.members = contexts
                     members[0].run(whole)
-                seconds = self.ledger.of(charged)
-                for job in members:
-                    self._finish(job, self.store.publish(works[job.name], job.name, seconds / len(members)))
-                    self.done.append(job.name)
+                    for job in members:
+                        seconds = lambda: self.ledger.of(charged) / len(members)  # noqa: E731
+                        self._finish(job, self.store.publish(works[job.name], job.name, seconds))
+                        self.done.append(job.name)
                 if len(members) > 1:
                     self.ledger.split(charged, {job.name: self.keys[job.name] for job in members})
                     self.store.discard(shared)

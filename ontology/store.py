@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +131,12 @@ class Store:
             lock.unlink(missing_ok=True)
             os.close(handle)
 
-    def publish(self, work: Work, name: str, seconds: float) -> Entry:
-        """Make the files of finished work permanent, by one rename, and drop its checkpoint."""
+    def publish(self, work: Work, name: str, seconds: float | Callable[[], float]) -> Entry:
+        """Make the files of finished work permanent, by one rename, and drop its checkpoint.
+
+        Args:
+            seconds: how long the work took; a callable is asked once the files are safely on the disk.
+        """
         ready, target = work.folder / "ready", self._place(work.key)
         files: dict[str, str] = {}
         with explain_os_errors(ready):
@@ -146,22 +150,19 @@ class Store:
                         os.fsync(handle.fileno())
                     os.chmod(path, 0o444)  # shared with run folders by hard links: nobody may write into it
                     files[path.relative_to(work.files).as_posix()] = sha256_file(path)
+        spent = round(seconds() if callable(seconds) else seconds, 3)
         write_json(
             ready / "entry.json",
-            {"format": FORMAT, "key": work.key, "name": name, "seconds": round(seconds, 3), "files": files},
+            {"format": FORMAT, "key": work.key, "name": name, "seconds": spent, "files": files},
         )
         make_folder(target.parent)
         with explain_os_errors(target):
-            if target.exists():  # another build was first; equal keys mean equal work
-                shutil.rmtree(ready)
-            else:
-                os.rename(ready, target)
-                _sync_folder(target.parent)
+            if target.exists():  # what `find` could not read: half removed, or by another version
+                shutil.rmtree(target)
+            os.rename(ready, target)
+            _sync_folder(target.parent)
             shutil.rmtree(work.folder, ignore_errors=True)
-        found = self.find(work.key)
-        if found is None:
-            raise ConstructibleError("finished work could not be read back.", fix="check the disk", file=target)
-        return found
+        return Entry(work.key, name, target / "files", files, spent)
 
     def discard(self, work: Work) -> None:
         """Drop work in progress that led to other entries, its checkpoint included."""

@@ -146,7 +146,8 @@ def test_old_work_in_progress_is_swept(tmp_path: Path) -> None:
     for age, key in ((30, store_key(n=1)), (1, store_key(n=2))):
         with store.work(key) as work:
             work.clear()
-        os.utime(tmp_path / "work" / key, (time.time() - age * 86400,) * 2)
+        then = time.time() - age * 86400
+        os.utime(tmp_path / "work" / key, (then, then))
     store.sweep()
     assert [path.name for path in (tmp_path / "work").iterdir()] == [store_key(n=2)]
 
