@@ -13,9 +13,9 @@ byte may turn it into `default`. `run` gathers both at many positions in one pas
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cgpt import lexer_tables as t
+from cgpt.compiled import compiled
 from cgpt.lexer_bytes import continues, flush, has_pending, step_byte
 from ontology.routers import StateField
 
@@ -67,7 +67,7 @@ def new_state() -> np.ndarray:
     return state
 
 
-@njit(cache=True)
+@compiled
 def _fields(s, row):
     """Write the router's fields of a flushed state."""
     slot = s[t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH + t.B_SLOT]
@@ -110,7 +110,7 @@ def _fields(s, row):
         row[9] = s[t.BLANK]
 
 
-@njit(cache=True)
+@compiled
 def _context(s, row):
     """Write the registers of a flushed state."""
     b = t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH
@@ -155,7 +155,7 @@ def _context(s, row):
     row[28] = s[k + t.K_INDENT]
 
 
-@njit(cache=True)
+@compiled
 def _flushed_copy(s, scratch):
     """Copy what `flush` may change into `scratch` and complete the pending token there; the original stays."""
     for i in range(t.BRACKETS_AT + (s[t.DEPTH] + 1) * t.BRACKET_WIDTH):
@@ -167,13 +167,13 @@ def _flushed_copy(s, scratch):
     flush(scratch, s)
 
 
-@njit(cache=True)
+@compiled
 def step(state, byte, position):
     """Read one byte. `state`: int32 [STATE_SIZE], changed in place; `position`: its byte offset in the file."""
     step_byte(state, int(byte), position)
 
 
-@njit(cache=True)
+@compiled
 def snapshot(state, row):
     """Write the router's state at the end of what was read: uint8 [len(FIELDS)], codes into each field's values."""
     scratch = np.empty(t.NAMES_AT, np.int32)
@@ -181,7 +181,7 @@ def snapshot(state, row):
     _fields(scratch, row)
 
 
-@njit(cache=True)
+@compiled
 def context(state, row):
     """Write the registers at the end of what was read: int32 [len(CONTEXT)], byte offsets or -1, see COUNTS."""
     scratch = np.empty(t.NAMES_AT, np.int32)
@@ -191,7 +191,7 @@ def context(state, row):
         row[0] = state[t.PENDING_START]
 
 
-@njit(cache=True)
+@compiled
 def resume(state, data, position, boundaries, fields, registers):
     """Read on from byte `position`, where `state` stands, and note fields and registers at each boundary, as `run` does."""
     scratch = np.empty(t.NAMES_AT, np.int32)

@@ -6,9 +6,8 @@ its left alone, `flush` completes the pending token on a copy (see `cgpt.lexer`)
 
 from __future__ import annotations
 
-from numba import njit
-
 from cgpt import lexer_tables as t
+from cgpt.compiled import compiled
 from cgpt.lexer_tokens import (
     begin_line,
     begin_token,
@@ -25,7 +24,7 @@ from cgpt.lexer_tokens import (
 )
 
 
-@njit(cache=True)
+@compiled
 def operator_extends(code, c):
     """Whether operator bytes `code` followed by byte `c` are (the start of) a longer operator."""
     if code < 256:
@@ -44,7 +43,7 @@ def operator_extends(code, c):
     return False
 
 
-@njit(cache=True)
+@compiled
 def number_extends(s, c):
     """Whether byte `c` continues the pending number; moves the number's part along."""
     part = s[t.NUMBER_PART]
@@ -80,7 +79,7 @@ def number_extends(s, c):
     return False
 
 
-@njit(cache=True)
+@compiled
 def flush(s, names):
     """Complete the pending token, as if the text ended here. `names`: the state that owns the table of names."""
     pending = s[t.PENDING]
@@ -113,7 +112,7 @@ def flush(s, names):
             s[t.BLANK] = 1 if s[t.NEWLINES] > 1 else 0
 
 
-@njit(cache=True)
+@compiled
 def begin_string(s, start, quote, flags):
     """A string opens with `quote`; `flags` are its prefix letters' bits."""
     first = s[t.TOKENS] == 0 and s[t.DEPTH] == 0
@@ -134,7 +133,7 @@ def begin_string(s, start, quote, flags):
     s[t.TEXT_START] = start
 
 
-@njit(cache=True)
+@compiled
 def end_string(s):
     """Back to code after a string; the string is the last token."""
     s[t.MODE] = t.MODE_CODE
@@ -146,7 +145,7 @@ def end_string(s):
     s[t.TEXT_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def open_field(s, start):
     """An f-string's `{`: code until the matching `}`; the string waits in the bracket's row."""
     kept = s[t.QUOTE] | (s[t.TRIPLE] << 8) | (s[t.FLAGS] << 9) | (s[t.SPEC] << 16)
@@ -163,7 +162,7 @@ def open_field(s, start):
     s[t.RECEIVER] = t.R_NONE
 
 
-@njit(cache=True)
+@compiled
 def back_to_string(s, b, spec):
     """Continue the f-string whose field is the bracket at row `b`; with `spec` in its format specification."""
     kept = s[b + t.B_STRING]
@@ -180,7 +179,7 @@ def back_to_string(s, b, spec):
     s[t.TEXT_START] = s[b + t.B_STRING_START]
 
 
-@njit(cache=True)
+@compiled
 def text_class(c):
     """What a byte of a string's or comment's text is."""
     kind = t.BYTE_CLASS[c]
@@ -195,7 +194,7 @@ def text_class(c):
     return t.I_PUNCTUATION
 
 
-@njit(cache=True)
+@compiled
 def string_byte(s, c, p):
     """One byte while in a string. Returns False where the byte belongs to the code after the string."""
     quote = s[t.QUOTE]
@@ -276,7 +275,7 @@ def string_byte(s, c, p):
     return True
 
 
-@njit(cache=True)
+@compiled
 def close_field(s):
     """An f-string's `}`: pop the field, continue the string (or the specification the field stood in)."""
     b = level(s)
@@ -285,7 +284,7 @@ def close_field(s):
     s[t.INSIDE] = t.I_FIELD
 
 
-@njit(cache=True)
+@compiled
 def on_newline(s):
     """A newline in code: ends the statement unless a bracket is open; the next line's column starts at 0."""
     if s[t.DEPTH] > 0 and s[level(s) + t.B_ROLE] == t.ROLE_LAMBDA and s[t.DEPTH] == 1:
@@ -297,7 +296,7 @@ def on_newline(s):
     s[t.NEWLINES] = 1
 
 
-@njit(cache=True)
+@compiled
 def code_byte(s, c, p):
     """One byte in code, nothing pending."""
     kind = t.BYTE_CLASS[c]
@@ -348,7 +347,7 @@ def code_byte(s, c, p):
     # any other byte ($, ?, `, control characters) is no Python: nothing changes
 
 
-@njit(cache=True)
+@compiled
 def prefix_bit(c):
     """Flag of a string prefix letter, 64 for any other letter."""
     low = c | 32
@@ -363,7 +362,7 @@ def prefix_bit(c):
     return 64
 
 
-@njit(cache=True)
+@compiled
 def is_prefix(s):
     """Whether the pending name is a string prefix (r, b, f, u, rb, fr and their orders and cases)."""
     flags = s[t.PREFIX]
@@ -372,7 +371,7 @@ def is_prefix(s):
     return s[t.PENDING_LENGTH] == 2 and (flags == t.F_RAW | t.F_BYTES or flags == t.F_RAW | t.F_FORMAT)
 
 
-@njit(cache=True)
+@compiled
 def has_pending(s):
     """Whether `flush` would change anything."""
     if s[t.MODE] == t.MODE_STRING:
@@ -380,7 +379,7 @@ def has_pending(s):
     return s[t.MODE] == t.MODE_CODE and s[t.PENDING] != t.P_NONE
 
 
-@njit(cache=True)
+@compiled
 def continues(s, c):
     """Whether byte `c` may keep the pending token pending, so that `flush` would not be what reading `c` does."""
     pending = s[t.PENDING]
@@ -396,7 +395,7 @@ def continues(s, c):
     return kind == t.OPERATOR or kind == t.DIGIT or (kind == t.LETTER and pending == t.P_NUMBER)
 
 
-@njit(cache=True)
+@compiled
 def step_byte(s, c, p):
     """Read one byte at offset `p`."""
     if s[t.MODE] == t.MODE_STRING:

@@ -6,24 +6,23 @@ save that closing a bracket or leaving blocks pops what was pushed before. Nothi
 
 from __future__ import annotations
 
-from numba import njit
-
 from cgpt import lexer_tables as t
+from cgpt.compiled import compiled
 
 
-@njit(cache=True)
+@compiled
 def level(s):
     """Offset of the innermost bracket's row; level 0 is the statement itself."""
     return t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH
 
 
-@njit(cache=True)
+@compiled
 def block(s):
     """Offset of the innermost block's row; level 0 is the module."""
     return t.BLOCKS_AT + s[t.BLOCK_DEPTH] * t.BLOCK_WIDTH
 
 
-@njit(cache=True)
+@compiled
 def word_id(value):
     """Number of a known word by its hash, 0 for any other identifier."""
     place = value % t.WORD_SLOTS
@@ -34,7 +33,7 @@ def word_id(value):
     return 0
 
 
-@njit(cache=True)
+@compiled
 def recall_name(s, value):
     """What kind of name this hash was last bound to in the file, N_NEW where it was never seen."""
     key = value & 0x7FFFFFF
@@ -46,7 +45,7 @@ def recall_name(s, value):
     return t.N_NEW
 
 
-@njit(cache=True)
+@compiled
 def remember_name(s, value, kind):
     """Store a name's kind; a plain sighting (N_SEEN) never hides what it was bound to."""
     key = value & 0x7FFFFFF
@@ -72,7 +71,7 @@ def remember_name(s, value, kind):
     s[place] = (key << 4) | kind
 
 
-@njit(cache=True)
+@compiled
 def clear_level(s, b, kind, role, slot, start, callee):
     """Make the row at `b` a fresh bracket."""
     s[b + t.B_KIND] = kind
@@ -87,7 +86,7 @@ def clear_level(s, b, kind, role, slot, start, callee):
     s[b + t.B_COMMAS] = 0
 
 
-@njit(cache=True)
+@compiled
 def push(s, kind, role, slot, start, callee):
     """Open a bracket (or a lambda's parameter list, kind 'L'); beyond MAX_BRACKETS only a count is kept."""
     if s[t.DEPTH] + 1 >= t.MAX_BRACKETS:
@@ -97,7 +96,7 @@ def push(s, kind, role, slot, start, callee):
     clear_level(s, level(s), kind, role, slot, start, callee)
 
 
-@njit(cache=True)
+@compiled
 def end_statement(s):
     """The statement is complete: it becomes the previous line, level 0 is cleared."""
     if s[t.TOKENS] > 0:
@@ -126,7 +125,7 @@ def end_statement(s):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def begin_line(s):
     """The first token of a logical line stands at COLUMN: leave or enter blocks."""
     column = s[t.COLUMN]
@@ -149,7 +148,7 @@ def begin_line(s):
     s[t.HEADER_NAME] = -1
 
 
-@njit(cache=True)
+@compiled
 def begin_token(s, start):
     """Note a token's start for the statement and for the item of the innermost bracket."""
     if s[t.LAST] == t.L_BLOCK_COLON or s[t.LAST] == t.L_SEMICOLON:
@@ -172,7 +171,7 @@ def begin_token(s, start):
         s[b + t.B_TOKENS] += 1
 
 
-@njit(cache=True)
+@compiled
 def begin_operand(s, start):
     """A name, number, string or constant starts; settle what kind of statement this is."""
     begin_token(s, start)
@@ -192,7 +191,7 @@ def begin_operand(s, start):
             s[t.STATEMENT] = t.K_SIMPLE
 
 
-@njit(cache=True)
+@compiled
 def bind(s, slot, word):
     """What kind of name an identifier becomes by standing in this slot; N_SEEN where it binds nothing special."""
     if slot == t.S_DEF_NAME:
@@ -208,7 +207,7 @@ def bind(s, slot, word):
     return t.N_SEEN
 
 
-@njit(cache=True)
+@compiled
 def on_name(s, names, start, value, word, tail):
     """An identifier that is no hard keyword. `names` is the state whose name table is read (and, unless the state is
     a provisional copy, written)."""
@@ -257,7 +256,7 @@ def on_name(s, names, start, value, word, tail):
     s[t.CLOSED_SUPER] = 1 if word == t.W_SUPER else 0
 
 
-@njit(cache=True)
+@compiled
 def on_keyword(s, start, word):
     """A hard keyword: at the start of a statement it says what the statement is, else where its parts begin."""
     if s[t.DEPTH] > 0 and s[t.LINE] == t.LINE_CONTINUED and t.WORD_RECOVERS[word] == 1:
@@ -312,7 +311,7 @@ def on_keyword(s, start, word):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def on_literal(s, start, last):
     """A number, string or ellipsis (`last` says which) starts or is complete."""
     begin_operand(s, start)
@@ -322,7 +321,7 @@ def on_literal(s, start, last):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def on_dot(s, start):
     """A dot: say of what kind the receiver is, and where its last identifier starts."""
     last = s[t.LAST]
@@ -360,7 +359,7 @@ def on_dot(s, start):
     s[t.LAST_START] = start
 
 
-@njit(cache=True)
+@compiled
 def on_comma(s, start):
     """A comma: the item is complete, the slot falls back to what the bracket or statement asks for."""
     begin_token(s, start)
@@ -401,7 +400,7 @@ def on_comma(s, start):
     s[t.LAST_START] = start
 
 
-@njit(cache=True)
+@compiled
 def on_colon(s, start):
     """A colon: ends a header, a lambda's parameters, a key, or introduces an annotation or a slice part."""
     b = level(s)
@@ -431,7 +430,7 @@ def on_colon(s, start):
             s[b + t.B_SLOT] = t.S_ANNOTATION
 
 
-@njit(cache=True)
+@compiled
 def on_assign(s, start):
     """A single `=`: assignment, keyword argument or default, by where it stands."""
     b = level(s)
@@ -454,7 +453,7 @@ def on_assign(s, start):
     s[t.LAST_START] = start
 
 
-@njit(cache=True)
+@compiled
 def on_operator(s, start, code):
     """An operator of one to three bytes (`code` = its bytes, first byte in the low 8 bits) is complete."""
     first = code & 255
@@ -524,7 +523,7 @@ def on_operator(s, start, code):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def on_open(s, start, kind):
     """An opening bracket: its role follows from what stands before it."""
     last = s[t.LAST]
@@ -582,7 +581,7 @@ def on_open(s, start, kind):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def on_close(s, start, kind):
     """A closing bracket: pop to its opener; a closer that closes nothing changes nothing."""
     if s[t.OVERFLOW] > 0:
@@ -625,7 +624,7 @@ def on_close(s, start, kind):
     s[t.RECEIVER_START] = -1
 
 
-@njit(cache=True)
+@compiled
 def super_call(s, b):
     """Whether the call at row `b` was `super()` with nothing in it."""
     return s[t.CLOSED_SUPER] == 1 and s[b + t.B_ITEM] < 0

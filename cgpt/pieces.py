@@ -9,9 +9,9 @@ Cutting may look ahead, the lexer's state never does.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cgpt import lexer_tables as t
+from cgpt.compiled import compiled
 from cgpt.lexer import new_state
 from cgpt.lexer_bytes import step_byte, text_class
 
@@ -22,7 +22,7 @@ _VISIBLE, _BLANK, _NEWLINE = 0, 1, 2
 _NO_TEXT = 255
 
 
-@njit(cache=True)
+@compiled
 def _mark(state, data, roles, blanks):
     """Note for each byte whether a piece starts there, and whether it is white space between pieces."""
     size = len(data)
@@ -102,7 +102,7 @@ def _mark(state, data, roles, blanks):
         previous = text
 
 
-@njit(cache=True)
+@compiled
 def _cut(data, roles, blanks, starts):
     """Give single spaces to the piece that follows, and write the pieces' starts; returns their number."""
     size = len(data)

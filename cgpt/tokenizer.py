@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
+from cgpt.compiled import compiled
 from cgpt.lexer_tables import LAST_HARD, WORDS
 from cgpt.pieces import MAX_PIECE, pieces
 from ontology.errors import ConstructibleError
@@ -246,7 +246,7 @@ def _pair_table(merges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys, values
 
 
-@njit(cache=True)
+@compiled
 def _pair_place(keys, key):
     place = ((key * 0x9E3779B1) ^ (key >> 15)) & (len(keys) - 1)
     while keys[place] != key and keys[place] >= 0:
@@ -254,7 +254,7 @@ def _pair_place(keys, key):
     return place
 
 
-@njit(cache=True)
+@compiled
 def _fill_pairs(keys, values, merges):
     for i in range(len(merges)):
         key = (np.int64(merges[i, 0]) << 16) | np.int64(merges[i, 1])
@@ -264,7 +264,7 @@ def _fill_pairs(keys, values, merges):
             values[place] = BASE + i
 
 
-@njit(cache=True)
+@compiled
 def _merge_piece(data, begin, end, keys, values, buffer):
     """Apply the merges, lowest rank first, leftmost first, to one piece; returns the number of tokens."""
     count = end - begin
@@ -293,7 +293,7 @@ def _merge_piece(data, begin, end, keys, values, buffer):
     return count
 
 
-@njit(cache=True)
+@compiled
 def _encode(data, starts, keys, values, slots, entries, pool, tokens, used, out):
     """Encode the pieces; `slots`, `entries`, `pool`, `tokens` and `used` remember pieces met before.
 

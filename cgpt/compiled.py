@@ -1,0 +1,45 @@
+"""`compiled`: numba's `njit` with an on-disk cache that expires when any part of the lexer changes.
+
+numba's own cache watches only the file that a function stands in: after a change to a file it calls into, it would go
+on running the old machine code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+_SOURCES = (
+    "lexer_tables.py", "lexer_tokens.py", "lexer_bytes.py", "lexer.py", "pieces.py", "tokenizer.py", "check_lexer.py",
+)  # fmt: skip
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+FINGERPRINT = _digest(Path(__file__).parent)
+
+
+class _Cache(FunctionCache):
+    """A cache whose keys hold the fingerprint of everything that may have been compiled in."""
+
+    fingerprint = FINGERPRINT
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), self.fingerprint)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile in nopython mode on first call, or load what an earlier process compiled from the same sources."""
+    dispatcher: Any = njit(function)
+    dispatcher._cache = _Cache(function)
+    return dispatcher
