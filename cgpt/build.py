@@ -1,0 +1,270 @@
+"""Builds a model folder: the plan of jobs from raw files to the last artefact.
+
+    tokenizer -> tokens -> index
+                        -> nets  -> mixer -> model          (constructed, any cut)
+                        -> monolith -> model                (root cut)
+
+Each job's files are kept in the engine's store under a key of all that they depend on, so that a killed build resumes
+and what did not change is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import fit_mixer, lexer
+from cgpt.corpus import Corpus
+from cgpt.data import TokenizedCorpus, choose_files, held_out_files, training_rows
+from cgpt.index import CorpusIndex
+from cgpt.model import FORMAT, HERE
+from cgpt.nets import Examples, Nets, NetShape, NetTrainer, declared_reads
+from cgpt.reads import Alphabet
+from cgpt.tokenizer import Tokenizer
+from ontology.environment import Ledger, threads
+from ontology.errors import ConstructibleError
+from ontology.fit import Budget, Fitted, Job, JobContext, fit, train
+from ontology.graph import Cut, cut, problems, reads_under
+from ontology.io import sha256_file, sha256_json, write_json, write_text
+from ontology.progress import Progress
+from ontology.routers import Router
+from ontology.schema import Ontology
+from ontology.store import Store, code_hash
+
+MAX_NET_TOKENS = 16_000_000
+"""The nets learn from at most this many tokens (a random part of the files of a larger corpus)."""
+SMALL_CORPUS_BYTES = 16_000_000
+_DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", "cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
+_READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a build but its corpus and budget.
+
+    Attributes:
+        cut: `root`, a depth, names, `leaves` or `plain`; see ontology.graph.
+        vocab_size: tokens; None takes 4096 below 16 MB of text and 8192 above.
+        parameters: about how many trained numbers the monolith has (root cut only).
+        ontology, router: files to use instead of the Python ontology that comes with the package.
+    """
+
+    cut: str = "leaves"
+    seed: int = 0
+    vocab_size: int | None = None
+    shape: NetShape = NetShape()
+    parameters: int = 3_000_000
+    ontology: Path = HERE / "ontology.yaml"
+    router: Path = HERE / "router.py"
+
+
+def build(
+    corpus: Corpus,
+    out: str | Path,
+    budget: Budget,
+    recipe: Recipe | None = None,
+    *,
+    store: Store | None = None,
+    progress: Progress | None = None,
+    ledger: Ledger | None = None,
+) -> Fitted:
+    """Build a model of `corpus` into the folder `out`; the same call again resumes.
+
+    Raises:
+        ConstructibleError: ontology, router or cut do not fit together, or a folder cannot be written.
+    """
+    recipe = recipe or Recipe()
+    plan = _Plan(corpus, recipe)
+    return fit(plan.jobs(), out, store, budget, progress, ledger)
+
+
+class _Plan:
+    """The jobs of one build and what they share."""
+
+    def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
+        self.corpus, self.recipe = corpus, recipe
+        self.ontology = Ontology.load(recipe.ontology)
+        if found := problems(self.ontology):
+            raise found[0]
+        self.router = Router.load(recipe.router, lexer.FIELDS)
+        unknown = [name for name in self.router.concepts if name not in self.ontology]
+        if unknown:
+            raise ConstructibleError(
+                f"the router returns {unknown[0]!r}, which is no concept.", fix="add it to the ontology", file=recipe.router
+            )
+        self.cut = cut(self.ontology, recipe.cut)
+        small = corpus.total_bytes < SMALL_CORPUS_BYTES
+        self.vocab_size = recipe.vocab_size or (4096 if small else 8192)
+        self.size_mb = corpus.total_bytes / 1e6
+
+    def jobs(self) -> list[Job]:
+        """The plan; seconds kept back for later jobs grow with the corpus."""
+        data = {"corpus": self.corpus.data_hash}
+        jobs = [
+            Job("tokenizer", {**data, "vocab": self.vocab_size, "code": code_hash(*_DATA_CODE)}, self.run_tokenizer,
+                kind="data", reserve_seconds=5 + 0.3 * min(self.size_mb, 12)),
+            Job("tokens", {**data, "code": code_hash("cgpt.data")}, self.run_tokens, ("tokenizer",), kind="data",
+                place=None, reserve_seconds=2 + 0.1 * self.size_mb),
+        ]  # fmt: skip
+        if self.cut.spec == "root":
+            return [*jobs, self._monolith_job(), self._model_job(("tokenizer", "monolith"))]
+        index = Job(
+            "index", {"code": code_hash("cgpt.index")}, self.run_index, ("tokens",),
+            reserve_seconds=4 + 0.5 * self.size_mb,
+        )  # fmt: skip
+        spec = self._net_spec() if self.cut.nets else {}
+        mixer = Job(
+            "mixer",
+            {"code": code_hash("cgpt.fit_mixer", "cgpt.mixer", "cgpt.ladder", "cgpt.model", "cgpt.index", *_READS_CODE),
+             "router": sha256_file(self.recipe.router), "owner": self._owner()},
+            self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
+            reserve_seconds=12 + 0.4 * self.size_mb,
+        )  # fmt: skip
+        jobs.append(index)
+        if self.cut.nets:
+            jobs.append(
+                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", *_READS_CODE)}, self.run_nets,
+                    ("tokenizer", "tokens"), kind="net", modules=len(self.cut.concepts))
+            )  # fmt: skip
+        return [*jobs, mixer, self._model_job(tuple(job.name for job in [*jobs, mixer] if job.name != "tokens"))]
+
+    def _owner(self) -> dict[str, str]:
+        """The member of the cut that answers each situation."""
+        return dict(self.cut.owner) if self.cut.nets else {}
+
+    def _net_spec(self) -> dict[str, Any]:
+        return {
+            "concepts": list(self.cut.concepts),
+            "reads": [list(reads_under(self.ontology, name)) for name in self.cut.concepts],
+            "shape": asdict(self.recipe.shape), "seed": self.recipe.seed, "router": sha256_file(self.recipe.router),
+            "owner": self._owner(), "max_tokens": MAX_NET_TOKENS,
+        }  # fmt: skip
+
+    def _monolith_job(self) -> Job:
+        spec = {"parameters": self.recipe.parameters, "seed": self.recipe.seed, "code": code_hash("cgpt.baseline")}
+        return Job("monolith", spec, self.run_monolith, ("tokenizer", "tokens"), kind="net", place="transformer")
+
+    def _model_job(self, depends: Sequence[str]) -> Job:
+        texts = [path.read_text(encoding="utf-8") for path in (self.recipe.ontology, self.recipe.router)]
+        parts = {"ontology": sha256_json(texts), "config": self._config(), "code": code_hash("cgpt.build")}
+        return Job("model", parts, self.run_model, tuple(depends), kind="data", reserve_seconds=1)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT, "cut": self.cut.spec, "nets": self.cut.nets and self.cut.spec != "root",
+            "owner": self._owner() if self.cut.spec != "root" else {}, "vocab_size": self.vocab_size,
+            "seed": self.recipe.seed,
+            "corpus": {
+                "name": Path(self.corpus.name).name, "hash": self.corpus.data_hash, "files": len(self.corpus.files),
+                "bytes": self.corpus.total_bytes, "skipped": len(self.corpus.skipped),
+            },
+        }  # fmt: skip
+
+    # The jobs, in order.
+
+    def run_tokenizer(self, context: JobContext) -> None:
+        """Train the alphabet on the corpus."""
+        with context.progress.task("tokenizer"):
+            Tokenizer.train([file.data for file in self.corpus.files], self.vocab_size).save(context.folder)
+
+    def run_tokens(self, context: JobContext) -> None:
+        """Encode every file; choose the files that the mixer learns from."""
+        tokenizer = Tokenizer.load(context.inputs["tokenizer"])
+        with context.progress.task("tokens"):
+            ids, offsets = tokenizer.encode_many([file.data for file in self.corpus.files])
+        TokenizedCorpus(ids, offsets, held_out_files(self.corpus.files)).save(context.folder / "tokens.safetensors")
+        rows = [[file.path, file.project, file.licence] for file in self.corpus.files]
+        write_json(context.folder / "sources.json", {"columns": ["path", "project", "licence"], "files": rows})
+
+    def run_index(self, context: JobContext) -> None:
+        """Sort the contexts of all files, those included that the mixer learns from."""
+        corpus = self._tokens(context)
+        with context.progress.task("index"):
+            index = CorpusIndex.build(corpus.joined(np.ones(corpus.n_files, dtype=np.bool_)), self.vocab_size)
+            index.save(context.folder / "index.safetensors")
+        write_text(context.folder / "sources.json", (context.inputs["tokens"] / "sources.json").read_text("utf-8"))
+
+    def run_nets(self, context: JobContext) -> None:
+        """Train the networks of the cut together, on files that are not held out."""
+        import torch
+
+        torch.set_num_threads(threads())
+        corpus = self._tokens(context)
+        alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
+        keep = ~corpus.held_out if not corpus.held_out.all() else np.ones(corpus.n_files, dtype=np.bool_)
+        files = choose_files(corpus, keep, MAX_NET_TOKENS, self.recipe.seed)
+        with context.progress.task("reads"):
+            reads, concept, targets = training_rows(corpus, files, alphabet, self.router)
+        owner, members = self.cut.owner, list(self.cut.concepts)
+        net_of = np.array([members.index(owner[name]) for name in self.router.concepts], dtype=np.int16)
+        spec = self._net_spec()
+        trainer = NetTrainer(
+            members, declared_reads(spec["reads"]), Examples(reads, net_of[concept], targets), self.vocab_size,
+            self.recipe.shape, self.recipe.seed,
+        )  # fmt: skip
+        train(trainer, context)
+        nets = trainer.finish()
+        self._check_sizes(nets)
+        nets.save(context.folder / "nets.safetensors")
+
+    def _check_sizes(self, nets: Nets) -> None:
+        for m, name in enumerate(nets.concepts):
+            limit = self.ontology[name].max_params
+            if limit is not None and nets.own_parameters(m) > limit:
+                raise ConstructibleError(
+                    f"the net of {name!r} has {nets.own_parameters(m)} parameters, over its max_params {limit}.",
+                    fix="declare fewer reads, use a smaller shape, or raise max_params", file=self.recipe.ontology,
+                    line=self.ontology.line(name),
+                )  # fmt: skip
+
+    def run_mixer(self, context: JobContext) -> None:
+        """Learn on held-out files how far each expert is to be believed."""
+        nets = Nets.load(context.inputs["nets"] / "nets.safetensors") if self.cut.nets else None
+        alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
+        with context.progress.task("mixer"):
+            fitted = fit_mixer.fit_mixing(self._tokens(context), alphabet, self.router, nets, self._owner())
+        fitted.save(context.folder)
+
+    def run_monolith(self, context: JobContext) -> None:
+        """Train one transformer on the same tokens."""
+        from cgpt.baseline import BaselineConfig, BaselineTrainer
+
+        corpus = self._tokens(context)
+        config = BaselineConfig.of_size(self.recipe.parameters, self.vocab_size, seed=self.recipe.seed)
+        trainer = BaselineTrainer(config, np.array(corpus.ids), np.array(corpus.offsets), threads=threads())
+        train(trainer, context)
+        trainer.model().save(context.folder)
+
+    def run_model(self, context: JobContext) -> None:
+        """Write what makes the folder a model: configuration, ontology, router, and a page about it."""
+        write_text(context.folder / "ontology.yaml", self.recipe.ontology.read_text(encoding="utf-8"))
+        write_text(context.folder / "router.py", self.recipe.router.read_text(encoding="utf-8"))
+        write_text(context.folder / "README.md", _readme(self._config(), self.cut))
+        write_json(context.folder / "config.json", self._config())
+
+    def _tokens(self, context: JobContext) -> TokenizedCorpus:
+        return TokenizedCorpus.load(context.inputs["tokens"] / "tokens.safetensors")
+
+
+def _readme(config: dict[str, Any], cut: Cut) -> str:
+    corpus = config["corpus"]
+    kind = "monolithic baseline" if config["cut"] == "root" else f"constructed code model, cut `{config['cut']}`"
+    nets = f"{len(cut.concepts)} nets: {', '.join(cut.concepts)}" if config["nets"] else "no nets of its own"
+    return f"""# A {kind}
+
+Built from `{corpus["name"]}` ({corpus["files"]} files, {corpus["bytes"]:,} bytes, {corpus["skipped"]} left out),
+seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
+
+- `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
+- `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
+- `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`: how experts are weighed.
+- `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
+
+    constructible cgpt score DIR file.py
+    constructible cgpt explain DIR file.py --html explained.html
+    constructible cgpt complete DIR file.py
+"""

@@ -1,0 +1,304 @@
+"""Counts of what followed the same context: in the corpus (any context length) and earlier in this file.
+
+Each context length is a *level*. First come the corpus levels, short to long, then the file levels, short to long. At
+a level we know how often the context was seen (`n`), with how many different followers (`t`), and each follower's
+count. `cgpt.ladder` turns the levels into one distribution.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from cgpt.index import _LEVELS, HEAVY, N_LEVELS
+
+FILE_LEVELS = (1, 2, 3, 4, 5, 8)
+"""Context lengths at which the file's own past is counted."""
+N_FILE_LEVELS = len(FILE_LEVELS)
+RECENT = 48
+"""The file expert looks at the most recent occurrences of a context, at most this many."""
+N_BUCKETS = 60
+"""Buckets of (n, t) per level."""
+N_ALL_LEVELS = N_LEVELS + N_FILE_LEVELS
+ABSENT = 255
+"""Stands where a bucket would: the context was never seen."""
+
+_FILE_LEVELS = np.array(FILE_LEVELS, dtype=np.int64)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True, inline="always")
+def bucket(n, t):  # pragma: no cover - compiled
+    """Bucket of a context seen `n` times with `t` different followers: 10 sizes x 6 degrees of certainty."""
+    size = 0
+    m = n
+    while m > 1 and size < 9:
+        m >>= 1
+        size += 1
+    if t == 1:
+        certainty = 0
+    elif t * 8 <= n:
+        certainty = 1
+    elif t * 4 <= n:
+        certainty = 2
+    elif t * 2 <= n:
+        certainty = 3
+    elif t < n:
+        certainty = 4
+    else:
+        certainty = 5
+    return size * 6 + certainty
+
+
+@njit(cache=True, nogil=True)
+def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cover - compiled
+    """Slices of `order` whose contexts end like `history[:i]`, one per level; returns (levels found, longest match).
+
+    `history` uint16[m] is the file's tokens after a leading separator; position i >= 1 is about to be predicted.
+    """
+    q = history[i - 1]
+    lo = first[q]
+    hi = first[q + 1]
+    level = 0
+    k = 1
+    if hi <= lo:
+        return 0, 0
+    while True:
+        if k == _LEVELS[level]:
+            low[level] = lo
+            high[level] = hi
+            level += 1
+            if level == N_LEVELS:
+                return level, k
+        if history[i - k] == 0:
+            return level, k
+        q = history[i - k - 1]
+        # Within the slice all share the last k tokens and are sorted by the one before.
+        a = lo
+        b = hi
+        while a < b:
+            mid = (a + b) >> 1
+            if tokens[order[mid] - k - 1] < q:
+                a = mid + 1
+            else:
+                b = mid
+        new_lo = a
+        b = hi
+        while a < b:
+            mid = (a + b) >> 1
+            if tokens[order[mid] - k - 1] <= q:
+                a = mid + 1
+            else:
+                b = mid
+        if a <= new_lo:
+            return level, k
+        lo = new_lo
+        hi = a
+        k += 1
+
+
+@njit(cache=True, inline="always")
+def _heavy_context(heavy_level, heavy_low, level, lo):  # pragma: no cover - compiled
+    a = heavy_level[level]
+    b = heavy_level[level + 1]
+    while a < b:
+        mid = (a + b) >> 1
+        if heavy_low[mid] < lo:
+            a = mid + 1
+        else:
+            b = mid
+    return a
+
+
+@njit(cache=True, nogil=True)
+def corpus_level(
+    followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts, level, lo, hi, target, stamp, mark
+):  # pragma: no cover - compiled
+    """(n, t, count of target) of one slice. `stamp` int64[V] marks tokens seen; `mark` is new for each call."""
+    n = hi - lo
+    if n > HEAVY:
+        context = _heavy_context(heavy_level, heavy_low, level, lo)
+        a = heavy_start[context]
+        b = heavy_start[context + 1]
+        t = b - a
+        end = b
+        while a < b:
+            mid = (a + b) >> 1
+            if heavy_tokens[mid] < target:
+                a = mid + 1
+            else:
+                b = mid
+        if a < end and heavy_tokens[a] == target:
+            return n, t, np.int64(heavy_counts[a])
+        return n, t, np.int64(0)
+    t = 0
+    c = 0
+    for j in range(lo, hi):
+        token = followers[j]
+        if token == target:
+            c += 1
+        if stamp[token] != mark:
+            stamp[token] = mark
+            t += 1
+    return n, np.int64(t), np.int64(c)
+
+
+@njit(cache=True, nogil=True)
+def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no cover - compiled
+    """Note the contexts that end before positions begin..end-1 of `history`, level by level.
+
+    `previous` int32[N_FILE_LEVELS, >=end]: the last earlier position with the same context, or -1. `keys` uint64 and
+    `heads` int32 [N_FILE_LEVELS, power of two]: an open hash table from context to its latest position (-1: empty).
+    """
+    mask = np.uint64(keys.shape[1] - 1)
+    for i in range(begin, end):
+        h = np.uint64(1)
+        depth = 0
+        for level in range(N_FILE_LEVELS):
+            k = _FILE_LEVELS[level]
+            while depth < k and i - depth - 1 >= 0:
+                h = (h ^ np.uint64(history[i - depth - 1] + 1)) * _MIX
+                h ^= h >> np.uint64(29)
+                depth += 1
+            if depth < k:
+                previous[level, i] = -1
+                continue
+            slot = h & mask
+            while heads[level, slot] >= 0 and keys[level, slot] != h:
+                slot = (slot + np.uint64(1)) & mask
+            previous[level, i] = heads[level, slot]
+            keys[level, slot] = h
+            heads[level, slot] = i
+
+
+@njit(cache=True, nogil=True)
+def file_level(history, previous, level, i, target, stamp, mark):  # pragma: no cover - compiled
+    """(n, t, count of target) over the most recent occurrences of the context before position i in this file."""
+    n = 0
+    t = 0
+    c = 0
+    j = previous[level, i]
+    while j >= 0 and n < RECENT:
+        token = history[j]
+        n += 1
+        if token == target:
+            c += 1
+        if stamp[token] != mark:
+            stamp[token] = mark
+            t += 1
+        j = previous[level, j]
+    return np.int64(n), np.int64(t), np.int64(c)
+
+
+@njit(cache=True, nogil=True)
+def target_levels(
+    tokens, order, followers, first, unigram,
+    heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
+    history, previous, begin, end, buckets, shares, corpus_match,
+):  # pragma: no cover - compiled  # fmt: skip
+    """What every level says about the token that did come, for positions begin..end-1 of `history`.
+
+    Writes row i - begin of: `buckets` uint8[m, N_ALL_LEVELS] (ABSENT: the context was never seen), `shares`
+    float32[m, N_ALL_LEVELS] (count of the token / n) and `corpus_match` int32[m] (longest match in the corpus).
+    """
+    low = np.zeros(N_LEVELS, dtype=np.int64)
+    high = np.zeros(N_LEVELS, dtype=np.int64)
+    stamp = np.zeros(len(unigram), dtype=np.int64)
+    mark = np.int64(0)
+    for i in range(begin, end):
+        row = i - begin
+        target = history[i]
+        buckets[row, :] = ABSENT
+        levels, longest = find_slices(tokens, order, first, history, i, low, high)
+        corpus_match[row] = longest
+        for level in range(levels):
+            if level > 0 and high[level] - low[level] == high[level - 1] - low[level - 1]:
+                # The same positions as one level down: the same counts.
+                buckets[row, level] = buckets[row, level - 1]
+                shares[row, level] = shares[row, level - 1]
+                continue
+            mark += 1
+            n, t, c = corpus_level(
+                followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
+                level, low[level], high[level], target, stamp, mark,
+            )  # fmt: skip
+            buckets[row, level] = bucket(n, t)
+            shares[row, level] = c / n
+        for level in range(N_FILE_LEVELS):
+            if previous[level, i] < 0:
+                break
+            mark += 1
+            n, t, c = file_level(history, previous, level, i, target, stamp, mark)
+            buckets[row, N_LEVELS + level] = bucket(n, t)
+            shares[row, N_LEVELS + level] = c / n
+
+
+@njit(cache=True, nogil=True)
+def all_levels(
+    tokens, order, followers, first, unigram,
+    heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
+    history, previous, i, buckets, starts, entry_tokens, entry_shares, low, high, stamp, mark,
+):  # pragma: no cover - compiled  # fmt: skip
+    """Every follower at every level for one position: the same counts as `target_levels`, written out whole.
+
+    Writes `buckets` uint8[N_ALL_LEVELS]; level l's followers are `entry_tokens` and `entry_shares` at
+    `starts[l]:starts[l + 1]` (a light level may list a token more than once; shares of a level sum to 1). Returns
+    (entries needed, longest match); where more are needed than there is room, nothing past the room is written and the
+    caller makes room and asks again. `stamp` int64[V] and `mark` int64[1] are scratch that is kept between calls.
+    """
+    room = len(entry_tokens)
+    buckets[:] = ABSENT
+    levels, longest = find_slices(tokens, order, first, history, i, low, high)
+    at = 0
+    for level in range(N_LEVELS):
+        starts[level] = at
+        if level >= levels:
+            continue
+        n = high[level] - low[level]
+        if n > HEAVY:
+            context = _heavy_context(heavy_level, heavy_low, level, low[level])
+            a = heavy_start[context]
+            b = heavy_start[context + 1]
+            buckets[level] = bucket(n, b - a)
+            for j in range(a, b):
+                if at < room:
+                    entry_tokens[at] = heavy_tokens[j]
+                    entry_shares[at] = heavy_counts[j] / n
+                at += 1
+            continue
+        mark[0] += 1
+        t = 0
+        for j in range(low[level], high[level]):
+            token = followers[j]
+            if stamp[token] != mark[0]:
+                stamp[token] = mark[0]
+                t += 1
+            if at < room:
+                entry_tokens[at] = token
+                entry_shares[at] = 1.0 / n
+            at += 1
+        buckets[level] = bucket(n, t)
+    for level in range(N_FILE_LEVELS):
+        starts[N_LEVELS + level] = at
+        if previous[level, i] < 0:
+            continue
+        mark[0] += 1
+        begin = at
+        n = 0
+        t = 0
+        j = previous[level, i]
+        while j >= 0 and n < RECENT:
+            token = history[j]
+            if stamp[token] != mark[0]:
+                stamp[token] = mark[0]
+                t += 1
+            if at < room:
+                entry_tokens[at] = token
+            at += 1
+            n += 1
+            j = previous[level, j]
+        for e in range(begin, min(at, room)):
+            entry_shares[e] = 1.0 / n
+        buckets[N_LEVELS + level] = bucket(n, t)
+    starts[N_ALL_LEVELS] = at
+    return at, longest

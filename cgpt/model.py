@@ -1,0 +1,337 @@
+"""The constructed language model, forward pass in reading order.
+
+    text -> tokens                      cgpt.tokenizer
+         -> lexer state, reads, names   cgpt.reads (plain code over the text to the left)
+         -> the situation in charge     router.py (restricted plain Python)
+         -> counts                      cgpt.counts over cgpt.index and the file's own past
+         -> net of that situation       cgpt.nets
+         -> one distribution            cgpt.mixing with the weights of cgpt.mixer
+
+A model folder is data: JSON, safetensors, the ontology and the router. `load` opens a constructed model or a monolith.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cgpt import lexer, mixing
+from cgpt.counts import N_ALL_LEVELS, N_LEVELS
+from cgpt.index import CorpusIndex
+from cgpt.mixer import CORPUS_STEPS, FILE_STEPS, Mixer
+from cgpt.nets import Nets
+from cgpt.reads import Alphabet, FileView
+from cgpt.score import FileScore
+from cgpt.tokenizer import Tokenizer
+from ontology.errors import ConstructibleError
+from ontology.io import read_json
+from ontology.routers import Router
+from ontology.schema import Ontology
+
+FORMAT = "constructible-cgpt/1"
+HERE = Path(__file__).parent / "ontologies" / "python"
+_CHUNK_ROWS = 512
+_CORPUS_STEPS, _FILE_STEPS = np.array(CORPUS_STEPS), np.array(FILE_STEPS)
+
+
+class LanguageModel(Protocol):
+    """What the commands need of a model, constructed or monolithic."""
+
+    config: dict[str, Any]
+    concepts: tuple[str, ...]
+    tokenizer: Tokenizer
+
+    def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
+        """Bits of every token of a file and of its end."""
+        ...
+
+    def next_distribution(self, view: FileView) -> np.ndarray:
+        """float64[V]: distribution of the token after what `view` has read."""
+        ...
+
+    def view(self, ids: np.ndarray) -> FileView:
+        """Follow a file from its start through these tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """One training file: for evidence."""
+
+    path: str
+    project: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Position:
+    """Everything about the prediction at one boundary of a file.
+
+    `distribution` float64[V]; `parts` float64[5] weight of each of `mixing.SOURCES`; `level_weights`
+    float64[N_ALL_LEVELS]; the followers of level l are `entry_tokens[starts[l]:starts[l+1]]` with `entry_shares`;
+    `low` and `high` are the corpus levels' slices of the index.
+    """
+
+    boundary: int
+    concept: int
+    bucket: int
+    corpus_match: int
+    file_depth: int
+    mix: np.ndarray
+    distribution: np.ndarray
+    parts: np.ndarray
+    level_weights: np.ndarray
+    buckets: np.ndarray
+    starts: np.ndarray
+    entry_tokens: np.ndarray
+    entry_shares: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    net_distribution: np.ndarray | None
+
+
+class _Routed:
+    """What both kinds of model share: tokenizer, ontology, router."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder, self.config = folder, config
+        self.tokenizer = Tokenizer.load(folder)
+        self.alphabet = Alphabet.of(self.tokenizer)
+        self.ontology = Ontology.load(folder / "ontology.yaml")
+        self.router = Router.load(folder / "router.py", lexer.FIELDS)
+        self.concepts = tuple(self.router.concepts)
+        self._token_lengths = np.array([len(text) for text in self.tokenizer.token_bytes], dtype=np.int32)
+
+    def view(self, ids: np.ndarray) -> FileView:
+        """Follow a file from its start through these tokens."""
+        view = FileView(self.alphabet, len(ids) + 1)
+        view.extend(ids)
+        return view
+
+    def concepts_at(self, view: FileView) -> np.ndarray:
+        """int32[n + 1]: situation in charge at each boundary."""
+        return self.router.route(view.fields[: view.n + 1])
+
+    def _file_score(
+        self, ids: np.ndarray, data: bytes, path: str, project: str, bits: np.ndarray, correct: np.ndarray, at: np.ndarray
+    ) -> FileScore:
+        lengths = np.append(self._token_lengths[ids], 0).astype(np.int32)
+        return FileScore(path, project, len(data), bits, correct, at, lengths)
+
+
+class ConstructedLM(_Routed):
+    """A constructed model, read-only."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        config = read_config(folder)
+        super().__init__(folder, config)
+        self.index = CorpusIndex.load(folder / "index.safetensors")
+        self.nets = Nets.load(folder / "nets.safetensors") if config["nets"] else None
+        self.mixer = Mixer.from_json(read_json(folder / "mixer.json"))
+        ladder = read_json(folder / "ladder.json")
+        self.escape_counts = np.array(ladder["escape_counts"], dtype=np.float64)
+        self.escape_refined = np.array(ladder["escape_refined"], dtype=np.float64)
+        self.rank_weights = np.array(read_json(folder / "names.json")["weights"], dtype=np.float64)
+        self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])
+        self.unigram = smoothed_unigram(self.index.unigram)
+        if self.mixer.concepts != self.concepts:
+            raise ConstructibleError(
+                "the mixer's concepts are not those of the router.", fix="build the model again", file=folder
+            )
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """The training files, in the order of the index."""
+        table = read_json(self.folder / "sources.json")
+        return [Source(*row) for row in table["files"]]
+
+    @cached_property
+    def _outside_unigram(self) -> np.ndarray:
+        """float64[M + 1, V]: how each net spreads its share for other tokens; the last row is all zeros."""
+        n_modules = len(self.nets.concepts) if self.nets else 0
+        table = np.zeros((n_modules + 1, len(self.unigram)))
+        for m in range(n_modules):
+            assert self.nets is not None
+            table[m] = outside_unigram(self.unigram, self.nets.vocabulary(m))
+        return table
+
+    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        """(logits, own tokens, share for others, how it is spread) of the net in charge; empty where there is none."""
+        m = int(self.net_of[concept])
+        if self.nets is None or m < 0:
+            return np.zeros((len(reads), 0), np.float32), np.zeros(0, np.int32), 0.0, self._outside_unigram[-1]
+        return (
+            self.nets.logits(m, reads), self.nets.vocabulary(m), float(self.nets.outside[m]), self._outside_unigram[m],
+        )  # fmt: skip
+
+    def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
+        """Score one file: float64 bits of every token and of its end, each from what stands to its left."""
+        ids = self.tokenizer.encode(data)
+        view = self.view(ids)
+        n = view.n + 1
+        at = self.concepts_at(view)
+        probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
+        for concept, rows in by_concept(at):
+            p, b, _, _ = self.score_rows(view, concept, rows)
+            probability[rows], best[rows] = p, b
+        targets = view.history[1 : n + 1]
+        return self._file_score(ids, data, path, project, -np.log2(probability), best == targets, at)
+
+    def score_rows(
+        self, view: FileView, concept: int, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(probability of the target, most probable token, bucket, weights of the sources) at boundaries `rows`."""
+        logits, own_ids, outside, spread = self._net(concept, view.reads[rows])
+        probability, best = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+        buckets, parts = np.zeros(len(rows), dtype=np.int64), np.zeros((len(rows), len(mixing.SOURCES)))
+        mixing.score_rows(
+            *self.index.arrays(), view.history, view.previous, view.offered, view.slots, rows,
+            self.mixer.weights[concept], _CORPUS_STEPS, _FILE_STEPS, self.escape_counts, self.escape_refined,
+            self.unigram, logits, own_ids, outside, spread, self.rank_weights, probability, best, buckets, parts,
+        )  # fmt: skip
+        return probability, best, buckets, parts
+
+    def next_distribution(self, view: FileView) -> np.ndarray:
+        """float64[V]: distribution of the token after what `view` has read."""
+        return self.position(view, view.n).distribution
+
+    def position(self, view: FileView, boundary: int) -> Position:
+        """Take the prediction at one boundary apart; the arithmetic is that of `score_file`."""
+        from cgpt import counts
+
+        concept = int(self.router.route(view.fields[boundary : boundary + 1])[0])
+        logits, own_ids, outside, spread = self._net(concept, view.reads[boundary : boundary + 1])
+        buckets = np.zeros(N_ALL_LEVELS, dtype=np.uint8)
+        starts = np.zeros(N_ALL_LEVELS + 1, dtype=np.int64)
+        low, high = np.zeros(N_LEVELS, dtype=np.int64), np.zeros(N_LEVELS, dtype=np.int64)
+        stamp, mark = np.zeros(len(self.unigram), dtype=np.int64), np.zeros(1, dtype=np.int64)
+        room = 1 << 12
+        while True:
+            entry_tokens, entry_shares = np.zeros(room, dtype=np.uint16), np.zeros(room)
+            needed, longest = counts.all_levels(
+                *self.index.arrays(), view.history, view.previous, boundary + 1, buckets, starts, entry_tokens,
+                entry_shares, low, high, stamp, mark,
+            )  # fmt: skip
+            if needed <= room:
+                break
+            room = 2 * needed
+        file_depth = int((buckets[N_LEVELS:] != counts.ABSENT).sum())
+        slots, offered = view.slots[boundary], view.offered[boundary]
+        bucket = mixing.mix_bucket(longest, file_depth, slots[0] != 255, _CORPUS_STEPS, _FILE_STEPS)
+        out, parts = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES))
+        level_weights = np.zeros((2, N_ALL_LEVELS))
+        mix = self.mixer.weights[concept, bucket]
+        mixing.mix_one(
+            mix, self.escape_counts, self.escape_refined, buckets, starts, entry_tokens, entry_shares, self.unigram,
+            logits[0], own_ids, outside, spread, offered, slots, self.rank_weights, level_weights, out, parts,
+        )  # fmt: skip
+        net = None
+        if len(own_ids):
+            net = outside * spread
+            powers = np.exp((logits[0] - logits[0].max()).astype(np.float64))
+            net[own_ids] += (1.0 - outside) * powers / powers.sum()
+        return Position(
+            boundary, concept, int(bucket), int(longest), file_depth, mix, out, parts, level_weights.sum(0), buckets,
+            starts, entry_tokens[:needed], entry_shares[:needed], low, high, net,
+        )  # fmt: skip
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers in nets."""
+        return self.nets.parameters if self.nets else 0
+
+    @property
+    def table_entries(self) -> int:
+        """Entries of the corpus index, the ladder, the mixer and the names' ranks."""
+        small = self.escape_counts.size + self.escape_refined.size + self.mixer.weights.size + self.rank_weights.size
+        return self.index.n_entries + small
+
+
+class MonolithLM(_Routed):
+    """The root cut: one transformer; situations only slice its bits for comparison."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        super().__init__(folder, read_config(folder))
+        from cgpt.baseline import Baseline
+
+        self.baseline = Baseline.load(folder / "transformer")
+        self.parameters = self.baseline.parameters
+        self.table_entries = 0
+
+    def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
+        """Score one file with overlapping windows."""
+        ids = self.tokenizer.encode(data)
+        bits, correct = self.baseline.score_tokens(ids)
+        return self._file_score(ids, data, path, project, bits, correct, self.concepts_at(self.view(ids)))
+
+    def next_distribution(self, view: FileView) -> np.ndarray:
+        """float64[V]: distribution of the token after what `view` has read."""
+        return np.exp(self.baseline.next_log_probs(view.history[1 : view.n + 1]))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model folder's config.json; raises ConstructibleError where it is not a model of ours."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConstructibleError(
+            "no finished model here.", fix="give a folder that `constructible cgpt build` has finished", file=folder
+        )
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ConstructibleError(f"not a model in the format {FORMAT}.", fix="build the model again", file=path)
+    return config
+
+
+def load(folder: str | Path) -> ConstructedLM | MonolithLM:
+    """Open a model folder, constructed or monolithic.
+
+    Raises:
+        ConstructibleError: it is no finished model, or a part of it is broken.
+    """
+    folder = Path(folder)
+    return MonolithLM(folder) if read_config(folder)["cut"] == "root" else ConstructedLM(folder)
+
+
+def by_concept(concept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(concept, its rows int64) in chunks that keep the nets' answers small in memory."""
+    order = np.argsort(concept, kind="stable")
+    borders = np.flatnonzero(np.diff(concept[order])) + 1
+    for rows in np.split(order, borders):
+        for begin in range(0, len(rows), _CHUNK_ROWS):
+            yield int(concept[rows[0]]), rows[begin : begin + _CHUNK_ROWS]
+
+
+def net_of_concept(concepts: tuple[str, ...], nets: Nets | None, owner: dict[str, str]) -> np.ndarray:
+    """int32[C]: the net that answers each situation (-1: none), by the cut's owner of that situation."""
+    place = {name: m for m, name in enumerate(nets.concepts)} if nets else {}
+    return np.array([place.get(owner.get(name, ""), -1) for name in concepts], dtype=np.int32)
+
+
+def smoothed_unigram(unigram: np.ndarray) -> np.ndarray:
+    """float64[V] from counts int64[V]: add one half, with 2 % spread evenly. No token is impossible."""
+    p = (unigram + 0.5) / (unigram + 0.5).sum()
+    return 0.98 * p + 0.02 / len(unigram)
+
+
+def outside_unigram(unigram: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """float64[V]: the unigram restricted to tokens outside of `own`, summing to 1 (all zeros if none is outside)."""
+    p = unigram.copy()
+    p[own] = 0.0
+    total = p.sum()
+    return p / total if total > 0.0 else p
+
+
+def parallel_map(function: Any, items: list[Any], threads: int) -> list[Any]:
+    """`function` over items in threads (the compiled code and numpy let go of the lock), results in order."""
+    if threads <= 1 or len(items) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))

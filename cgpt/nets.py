@@ -1,0 +1,301 @@
+"""The neural part: one small network per concept at the cut, all trained together in one batched call.
+
+A network is handed the declared reads of its concept and nothing else. It is what its own situation needs on top of
+four modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
+token means in the place of each read), `answer_projection` and `output_embeddings`.
+
+    x = sum over its reads of own_gate[read] * (token_embeddings[token there] @ read_projection[read])   [hidden]
+    h = silu(x + own_bias)                                                                               [hidden]
+    y = h @ (answer_projection + own_answer) + own_answer_bias                                           [d_out]
+    logits = y @ output_embeddings[own tokens] + own_token_bias                                          [own tokens]
+
+A read that is not declared has no term in the sum. A network answers with the tokens that did occur in its situation;
+a small measured share is kept for all others. Training runs through `kernels`; using a model needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgpt.reads import READS, vocabulary_size
+from ontology.errors import ConstructibleError, did_you_mean
+from ontology.io import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_COUNT = 2
+"""A token belongs to a concept's own vocabulary if it came this often there in training."""
+
+
+@dataclass(frozen=True)
+class NetShape:
+    """Sizes that all networks of a cut share, and how they are trained; see docs/experiments/nets.md."""
+
+    d_in: int = 32
+    hidden: int = 256
+    d_out: int = 64
+    learning_rate: float = 8e-3
+    own_rate: float = 0.25
+    """Learning rate of a network's own parameters by that of the shared ones: they see a fraction of each batch."""
+    batch_rows: int = 1024
+
+
+OWN = ("gate", "b1", "w2", "b2")
+SHARED = ("embeddings", "w1", "w2_shared", "output")
+SHARED_NAMES = {
+    "embeddings": "token_embeddings", "w1": "read_projection", "w2_shared": "answer_projection",
+    "output": "output_embeddings",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nets:
+    """Networks of M concepts; R = N_READS, V tokens, H hidden.
+
+    Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
+    `w2_shared` [H, d_out], `output` [V, d_out]; own `gate` [M, R], `b1` [M, H], `w2` [M, H, d_out], `b2` [M, d_out];
+    own vocabularies in CSR form `offsets` int64[M + 1], `ids` int32, with `bias` per entry; `outside` float64[M] is the
+    share kept for tokens that never came there.
+    """
+
+    concepts: tuple[str, ...]
+    declared: np.ndarray
+    embeddings: np.ndarray
+    w1: np.ndarray
+    w2_shared: np.ndarray
+    output: np.ndarray
+    gate: np.ndarray
+    b1: np.ndarray
+    w2: np.ndarray
+    b2: np.ndarray
+    bias: np.ndarray
+    offsets: np.ndarray
+    ids: np.ndarray
+    outside: np.ndarray
+
+    def vocabulary(self, m: int) -> np.ndarray:
+        """Token ids int32 that network m can answer with, ascending."""
+        return self.ids[self.offsets[m] : self.offsets[m + 1]]
+
+    def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
+        """float32[rows, own tokens] from `reads` uint16[rows, R]; undeclared columns are not touched."""
+        columns = np.flatnonzero(self.declared[m])
+        w1 = (self.gate[m, columns, None, None] * self.w1[columns]).reshape(-1, self.w1.shape[2])
+        x = self.embeddings[reads[:, columns]].reshape(len(reads), -1) @ w1 + self.b1[m]
+        h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
+        y = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
+        return y @ self.output[self.vocabulary(m)].T + self.bias[self.offsets[m] : self.offsets[m + 1]]
+
+    def read_shares(self, m: int, reads: np.ndarray, token: int) -> dict[str, float]:
+        """How far each read moved the logit of `token`, to first order (gradient times input): {read: logit change}.
+
+        `reads` uint16[R] of one position. Tokens outside the own vocabulary give no shares.
+        """
+        place = int(np.searchsorted(self.vocabulary(m), token))
+        if place >= len(self.vocabulary(m)) or self.vocabulary(m)[place] != token:
+            return {}
+        columns = np.flatnonzero(self.declared[m])
+        terms = np.einsum("rd,rdh->rh", self.embeddings[reads[columns]], self.w1[columns]) * self.gate[m, columns, None]
+        x = terms.sum(0) + self.b1[m]
+        sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
+        slope = sigmoid * (1.0 + x * (1.0 - sigmoid))
+        back = (self.w2_shared + self.w2[m]) @ self.output[token]
+        return {READS[c]: float(v) for c, v in zip(columns, terms @ (slope * back), strict=True)}
+
+    def own_parameters(self, m: int) -> int:
+        """Trained numbers that belong to network m alone."""
+        own_tokens = int(self.offsets[m + 1] - self.offsets[m])
+        return int(self.declared[m].sum()) + sum(getattr(self, name)[m].size for name in OWN[1:]) + own_tokens
+
+    @property
+    def shared_parameters(self) -> dict[str, int]:
+        """Trained numbers of the shared, named modules."""
+        return {SHARED_NAMES[name]: getattr(self, name).size for name in SHARED}
+
+    @property
+    def parameters(self) -> int:
+        """All trained numbers."""
+        return sum(self.own_parameters(m) for m in range(len(self.concepts))) + sum(self.shared_parameters.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; the concepts' names are in it."""
+        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "concepts"}
+        tensors["concept_names"] = np.frombuffer("\n".join(self.concepts).encode(), dtype=np.uint8)
+        save_tensors(path, tensors)
+
+    @staticmethod
+    def load(path: str | Path) -> Nets:
+        """Read what `save` wrote."""
+        tensors = load_tensors(path)
+        concepts = tuple(tensors.pop("concept_names").tobytes().decode().split("\n"))
+        return Nets(concepts, **tensors)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training positions: `reads` uint16[N, N_READS], `module` int16[N] network in charge, `targets` uint16[N]."""
+
+    reads: np.ndarray
+    module: np.ndarray
+    targets: np.ndarray
+
+
+def declared_reads(declared: Sequence[Sequence[str]]) -> np.ndarray:
+    """bool[M, N_READS]: which reads each concept declares; raises ConstructibleError for a read there is not."""
+    table = np.zeros((len(declared), len(READS)), dtype=np.bool_)
+    for m, reads in enumerate(declared):
+        for name in reads:
+            if name not in READS:
+                hint = did_you_mean(name, list(READS))
+                raise ConstructibleError(f"unknown read {name!r}.{hint}", fix="declare a read there is")
+            table[m, READS.index(name)] = True
+    return table
+
+
+class NetTrainer:
+    """Trains all networks of a cut on random batches of positions (the engine's Trainer protocol).
+
+    Batch `index` is a function of (seed, index) alone, so a training that was killed continues to the same result.
+    """
+
+    def __init__(
+        self,
+        concepts: Sequence[str],
+        declared: np.ndarray,
+        examples: Examples,
+        vocab_size: int,
+        shape: NetShape,
+        seed: int = 0,
+    ) -> None:
+        import torch
+
+        import kernels
+
+        self.concepts, self.declared, self.examples = tuple(concepts), declared, examples
+        self.vocab_size, self.shape, self.seed = vocab_size, shape, seed
+        self.rows_per_step = shape.batch_rows
+        self._fraction = 0.0
+        n_modules, n_reads = declared.shape
+        counts = np.zeros((n_modules, vocab_size), dtype=np.int64)
+        np.add.at(counts, (examples.module, examples.targets), 1)
+        own = [np.flatnonzero(row >= MIN_COUNT).astype(np.int32) for row in counts]
+        # A concept that was hardly ever in charge still answers with something: the separator.
+        own = [ids if len(ids) else np.zeros(1, dtype=np.int32) for ids in own]
+        self.vocabulary = kernels.Vocabulary.of([torch.from_numpy(ids) for ids in own], vocab_size)
+        kept = np.array([counts[m, ids].sum() for m, ids in enumerate(own)])
+        total = counts.sum(1)
+        # Krichevsky-Trofimov estimate of how often a token from outside comes; never 0.
+        self.outside = (total - kept + 0.5) / (total + 1.0)
+        bias = np.concatenate([np.log((counts[m, ids] + 0.5) / (total[m] + 1.0)) for m, ids in enumerate(own)])
+
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*size: int, std: float) -> torch.Tensor:
+            return torch.randn(*size, generator=generator) * std
+
+        embedding_std = 0.3
+        fan_in = float(declared.sum(1).mean()) * shape.d_in * embedding_std**2
+        # The last row stands for a read that is not declared: zeros, never trained.
+        embeddings = normal(vocabulary_size(vocab_size) + 1, shape.d_in, std=embedding_std)
+        embeddings[-1] = 0.0
+        self._own = [
+            torch.ones(n_modules, n_reads),
+            torch.zeros(n_modules, shape.hidden),
+            torch.zeros(n_modules, shape.hidden, shape.d_out),
+            torch.zeros(n_modules, shape.d_out),
+        ]
+        self._shared = [
+            embeddings,
+            normal(n_reads * shape.d_in, shape.hidden, std=fan_in**-0.5),
+            normal(shape.hidden, shape.d_out, std=shape.hidden**-0.5),
+            normal(vocab_size, shape.d_out, std=shape.d_out**-0.5),
+            torch.from_numpy(bias).float(),
+        ]
+        self._rule = kernels.AdamRule(beta1=0.9, beta2=0.98, eps=1e-8)
+        self._own_state = kernels.AdamState.of(self._own)
+        self._shared_states = [kernels.AdamState.of([p[None]]) for p in self._shared]
+        self._declared = torch.from_numpy(declared)
+
+    def set_progress(self, fraction: float) -> None:
+        """Set how much of the training is over: warm up over 2 %, hold, fall in a straight line over the last 60 %."""
+        self._fraction = fraction
+
+    def _rate(self) -> float:
+        f = self._fraction
+        return self.shape.learning_rate * max(0.01, min(1.0, f / 0.02 if f < 0.02 else 1.0, (1.0 - f) / 0.6))
+
+    def step(self, index: int) -> float:
+        """Make one batch: forward, loss, backward, Adam. Returns the mean loss in nats per token."""
+        import torch
+
+        import kernels
+
+        rows = np.random.default_rng((self.seed, index)).integers(0, len(self.examples.targets), self.rows_per_step)
+        module = torch.from_numpy(self.examples.module[rows].astype(np.int64))
+        targets = self.vocabulary.locate(module, torch.from_numpy(self.examples.targets[rows].astype(np.int64)))
+        inside = targets >= 0
+        if not bool(inside.any()):
+            return 0.0
+        module, targets = module[inside], targets[inside]
+        reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))[inside]
+        reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
+        leaves = [p.requires_grad_() for p in (*self._own, *self._shared)]
+        gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias = leaves
+        x = torch.nn.functional.embedding(reads, embeddings) * gate[module][:, :, None]
+        h = torch.nn.functional.silu(x.flatten(1) @ w1 + b1[module])
+        plan = kernels.route(module, n_modules=len(self.concepts))
+        y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
+        loss = kernels.ragged_softmax_xent(y, targets, output, bias, self.vocabulary, plan).mean()
+        grads = torch.autograd.grad(loss, leaves)
+        for p in leaves:
+            p.requires_grad_(False)
+        n_own, rate = len(self._own), self._rate()
+        grads[n_own][-1] = 0.0
+        kernels.adam_step_(
+            self._own, list(grads[:n_own]), self._own_state, rate * self.shape.own_rate,
+            active=plan.touched, rule=self._rule,
+        )  # fmt: skip
+        for p, grad, state in zip(self._shared, grads[n_own:], self._shared_states, strict=True):
+            kernels.adam_step_([p[None]], [grad[None]], state, rate, rule=self._rule)
+        return float(loss.detach())
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        named = {f"own_{k}": p for k, p in enumerate(self._own)}
+        named |= {f"shared_{k}": p for k, p in enumerate(self._shared)}
+        states = [("own", self._own_state), *((f"shared_{k}", s) for k, s in enumerate(self._shared_states))]
+        for label, state in states:
+            named |= {f"{label}_first_{k}": t for k, t in enumerate(state.first)}
+            named |= {f"{label}_second_{k}": t for k, t in enumerate(state.second)}
+            named[f"{label}_step"] = state.step
+        return named
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of parameters and moments."""
+        return {name: tensor.numpy().copy() for name, tensor in self._tensors().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state` returned."""
+        import torch
+
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.from_numpy(np.array(state[name])))
+
+    def finish(self) -> Nets:
+        """The networks as they are now."""
+        own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
+        own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
+        embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
+        ids = self.vocabulary.ids
+        assert ids is not None
+        return Nets(
+            concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
+            w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
+            output=output, bias=bias,
+            offsets=self.vocabulary.offsets.numpy().copy(), ids=ids.numpy().copy(), outside=self.outside, **own,
+        )  # fmt: skip
