@@ -138,6 +138,8 @@ class Router:
     def state(self, row: npt.ArrayLike) -> dict[str, str | int | bool]:
         """Return a row [F] as the named values that the router sees."""
         rows = self._rows(np.asarray(row)[None])
+        for column in range(len(self.fields)):
+            self._check_column(rows[:, column], column)
         return {field.name: field.decode(int(code)) for field, code in zip(self.fields, rows[0], strict=True)}
 
     def row(self, **values: str | int | bool) -> npt.NDArray[np.int64]:
@@ -212,7 +214,7 @@ class Router:
         # it could outgrow the lookup table the numbers in use are renumbered 0..k-1.
         codes, size = np.zeros(len(rows), np.int64), 1
         for column, card in zip(self._columns, self._sizes, strict=True):
-            values = rows[:, column]
+            values = rows[:, column].astype(np.int64)
             self._check_column(values, column)
             if size * card > _DENSE_LIMIT:
                 codes, size = _renumber(codes, size)

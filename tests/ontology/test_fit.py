@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,6 +325,54 @@ def test_group_members_already_in_the_store_are_not_trained_again(tmp_path: Path
     fitted = fit(jobs, tmp_path / "rest", store, Budget(steps=40), QUIET)
     assert "rail" in fitted.reused and "road" in fitted.done
     assert artefacts(tmp_path / "rest") == artefacts(tmp_path / "whole")
+
+
+class Crash(BaseException):
+    """What no code of ours catches."""
+
+
+@pytest.mark.parametrize("operation", ["rename", "replace", "link", "fsync"])
+def test_a_crash_at_any_file_operation_loses_nothing(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crash at the n-th rename (or link, or flush) for every n, run again, and compare."""
+
+    def build(out: Path) -> None:
+        def run(context: JobContext) -> None:
+            trainer = Counter()
+            train(trainer, context, checkpoint_seconds=0.0)
+            np.save(context.folder / "total.npy", trainer.total)
+
+        jobs = [
+            Job("a", {}, writes("a")), Job("b", {}, writes("b"), depends=("a",), place="b"),
+            Job("net", {}, run, kind="net", place="net"),
+        ]  # fmt: skip
+        fit(jobs, out, budget=Budget(steps=5), progress=QUIET)
+
+    build(tmp_path / "whole")
+    expected = artefacts(tmp_path / "whole")
+    real = getattr(os, operation)
+    crashes, n = 0, 0
+    while crashes == n:
+        calls = 0
+
+        def crashing(*arguments: Any, at: int = n + 1, **options: Any) -> Any:
+            nonlocal calls, crashes
+            calls += 1
+            if calls == at and threading.current_thread() is threading.main_thread():
+                crashes += 1
+                raise Crash
+            return real(*arguments, **options)
+
+        out = tmp_path / f"run{n}"
+        monkeypatch.setattr(os, operation, crashing)
+        with contextlib.suppress(Crash):
+            build(out)
+        monkeypatch.setattr(os, operation, real)
+        build(out)
+        assert artefacts(out) == expected, f"{operation} {n}"
+        n += 1
+    assert crashes >= 3
 
 
 def start(out: Path, store: Path, kind: str, number: str) -> subprocess.Popen:

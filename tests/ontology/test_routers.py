@@ -58,6 +58,8 @@ def test_batch_form_and_trace_agree_with_plain_python() -> None:
     rows = all_rows()
     decisions = router.route(rows)
     assert decisions.dtype == np.int32
+    for dtype in (np.int64, np.uint64, np.int8):
+        assert np.array_equal(router.route(rows.astype(dtype)), decisions)
     for row, decision in zip(rows, decisions, strict=True):
         assert router.concepts[decision] == router.trace(row).concept == plain(SOURCE, row)
 
@@ -99,6 +101,8 @@ def test_rows_of_other_shape_or_outside_of_the_values_are_refused() -> None:
         router.route(np.array([[4, 0, 0]]))
     with pytest.raises(ConstructibleError, match="'depth' has the code -1"):
         router.trace(np.array([0, 0, -1]))
+    with pytest.raises(ConstructibleError, match="'last' has the code 7"):
+        router.state(np.array([7, 0, 0]))
     with pytest.raises(ConstructibleError, match="no field 'lst'"):
         router.row(lst="dot")
     assert router.route(np.zeros((0, 3), np.uint8)).shape == (0,)
