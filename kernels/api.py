@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from kernels import adam, checks, training
+from kernels import adam, checks, ops, training
 from kernels.adam import AdamRule, AdamState
 from kernels.backends import choose
 from kernels.plan import Plan
@@ -29,6 +30,27 @@ def _module(name: str) -> ModuleType:
     return torch_backend
 
 
+def _compiled(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    plan: Plan,
+    activation: str,
+    combine: bool,
+    backend: str | None,
+) -> Tensor:
+    """The registered operation, which torch.compile puts into its graph as one node."""
+    rows = x.reshape(plan.n_pairs, x.shape[2]) if x.dim() == 3 else x
+    params = [*weights, *(b for b in biases if b is not None)]
+    biased = [0 if b is None else 1 for b in biases]
+    places = plan.order, plan.inverse, plan.offsets
+    flat = ops.mlp(rows, params, biased, *places, plan.n_choices, activation, backend or "")
+    pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
+    if combine and plan.gate is not None:
+        return (pairs * plan.gate[:, :, None]).sum(1)
+    return pairs if plan.many else pairs[:, 0]
+
+
 def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *, backend: str | None = None) -> Tensor:
     """y = x @ weight[module of the row] + bias[module of the row].
 
@@ -46,6 +68,8 @@ def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *,
         TypeError, ValueError: dtypes, devices or shapes do not fit, or the backend cannot take them.
     """
     checks.check_linear(x, weight, bias, plan)
+    if torch.compiler.is_compiling():
+        return _compiled(x, [weight], [bias], plan, "relu", False, backend)
     name, _ = choose(plan, [weight], backend, "mlp")
     return _module(name).ragged_linear(x, weight, bias, plan)
 
@@ -81,6 +105,8 @@ def ragged_mlp(
     checks.check_mlp(x, weights, biases, plan, activation)
     combine = plan.gate is not None if combine is None else combine
     checks.check_gate(plan, x, combine)
+    if torch.compiler.is_compiling():
+        return _compiled(x, weights, biases, plan, activation, combine, backend)
     name, _ = choose(plan, weights, backend, "mlp")
     return _module(name).ragged_mlp(x, list(weights), list(biases), plan, activation, combine)
 
@@ -120,13 +146,17 @@ def ragged_softmax_xent(
     checks.check_xent(hidden, targets, output, bias, vocabulary, plan)
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
+    low = precision == "bfloat16" and hidden.dtype == torch.float32
+    if torch.compiler.is_compiling():
+        places = vocabulary.offsets, vocabulary.ids, plan.order, plan.inverse, plan.offsets
+        return ops.xent(hidden, targets, output, bias, *places, low, backend or "")
     name, _ = choose(plan, [output], backend, "xent")
     if name == "reference":
         return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
     from kernels import torch_xent
 
     one_pass = torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
-    return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, precision, one_pass)
+    return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, low, one_pass)
 
 
 def adam_step_(

@@ -84,12 +84,88 @@ def _table(output: Tensor, vocabulary: Vocabulary, span: slice) -> Tensor:
     return output[span] if vocabulary.ids is None else output.index_select(0, vocabulary.ids[span])
 
 
+def losses(
+    hidden: Tensor,
+    targets: Tensor,
+    output: Tensor,
+    bias: Tensor | None,
+    vocabulary: Vocabulary,
+    plan: Plan,
+    low: bool,
+    one_pass: Pass,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor] | None]:
+    """Loss [N] of hidden [N, D] with targets int64 [N], all in position order; and what `gradients` can use again."""
+    busy = _busy(vocabulary, plan)
+    cells = sum((rows.stop - rows.start) * (span.stop - span.start) for rows, span in busy)
+    kept: list[Tensor] | None = None
+    if keep and cells * (2 if low else hidden.element_size()) <= SAVE_BYTES:
+        kept = []
+    loss = hidden.new_empty(hidden.shape[0])
+    with _products(low, hidden.device):
+        for rows, span in busy:
+            logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
+            excess = one_pass(logits, None if bias is None else bias[span], targets[rows], loss[rows], low)
+            if kept is not None:
+                kept.append(excess)
+    return loss, kept
+
+
+def gradients(
+    grad: Tensor,
+    hidden: Tensor,
+    targets: Tensor,
+    output: Tensor,
+    bias: Tensor | None,
+    vocabulary: Vocabulary,
+    plan: Plan,
+    low: bool,
+    one_pass: Pass,
+    kept: list[Tensor] | None,
+    need: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients by hidden, output and bias (those that are needed), from grad [N] of the losses, in position order."""
+    need_hidden, need_output, need_bias = need
+    scale = grad[:, None]
+    kind = torch.bfloat16 if low else hidden.dtype
+    d_hidden = torch.empty_like(hidden) if need_hidden else None
+    d_output = torch.zeros_like(output) if need_output else None
+    d_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
+    # The bias is one more column of the product that gives the table's gradient.
+    columns = ([hidden * scale] if need_output else []) + ([scale] if d_bias is not None else [])
+    factors = torch.cat(columns, 1).to(kind) if columns else None
+    narrow = output.to(kind)
+    width = hidden.shape[1] if need_output else 0
+    with _products(low, hidden.device):
+        for i, (rows, span) in enumerate(_busy(vocabulary, plan)):
+            if kept is None:
+                logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
+                part = None if bias is None else bias[span]
+                excess = one_pass(logits, part, targets[rows], hidden.new_empty(len(logits)), low)
+            else:
+                excess = kept[i]
+            if d_hidden is not None:
+                torch.mul(torch.mm(excess, _table(narrow, vocabulary, span)), scale[rows], out=d_hidden[rows])
+            if factors is None:
+                continue
+            product = torch.mm(excess.T, factors[rows])
+            if d_bias is not None:
+                d_bias[span] = product[:, width]
+            if d_output is not None and vocabulary.ids is None:
+                d_output[span] = product[:, :width]
+            elif d_output is not None and vocabulary.ids is not None:
+                d_output.index_add_(0, vocabulary.ids[span], product[:, :width].to(output.dtype))
+    return d_hidden, d_output, d_bias
+
+
 class _Xent(torch.autograd.Function):
+    """Rows and targets in position order."""
+
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: Tensor,  # [N, D] in position order
-        targets: Tensor,  # int64 [N] in position order
+        hidden: Tensor,
+        targets: Tensor,
         output: Tensor,
         bias: Tensor | None,
         vocabulary: Vocabulary,
@@ -97,56 +173,19 @@ class _Xent(torch.autograd.Function):
         low: bool,
         one_pass: Pass,
     ) -> Tensor:
-        ctx.vocabulary, ctx.plan, ctx.low, ctx.one_pass = vocabulary, plan, low, one_pass
+        ctx.rest = vocabulary, plan, low, one_pass
         ctx.save_for_backward(hidden, targets, output, bias)
-        busy = _busy(vocabulary, plan)
-        cells = sum((rows.stop - rows.start) * (span.stop - span.start) for rows, span in busy)
-        keep = any(ctx.needs_input_grad) and cells * (2 if low else hidden.element_size()) <= SAVE_BYTES
-        ctx.kept = [] if keep else None
-        loss = hidden.new_empty(hidden.shape[0])
-        with _products(low, hidden.device):
-            for rows, span in busy:
-                logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
-                part = None if bias is None else bias[span]
-                excess = one_pass(logits, part, targets[rows], loss[rows], low)
-                if ctx.kept is not None:
-                    ctx.kept.append(excess)
+        keep = any(ctx.needs_input_grad)
+        loss, ctx.kept = losses(hidden, targets, output, bias, vocabulary, plan, low, one_pass, keep)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        need_hidden, _, *others = ctx.needs_input_grad[:4]
+        need = (need_hidden, *others)
         hidden, targets, output, bias = ctx.saved_tensors
-        vocabulary, plan, low = ctx.vocabulary, ctx.plan, ctx.low
-        need_hidden, _, need_output, need_bias = ctx.needs_input_grad[:4]
-        scale = grads[0][:, None]
-        kind = torch.bfloat16 if low else hidden.dtype
-        d_hidden = torch.empty_like(hidden) if need_hidden else None
-        d_output = torch.zeros_like(output) if need_output else None
-        d_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
-        # The bias is one more column of the product that gives the table's gradient.
-        columns = ([hidden * scale] if need_output else []) + ([scale] if d_bias is not None else [])
-        factors = torch.cat(columns, 1).to(kind) if columns else None
-        narrow = output.to(kind)
-        width = hidden.shape[1] if need_output else 0
-        with _products(low, hidden.device):
-            for i, (rows, span) in enumerate(_busy(vocabulary, plan)):
-                excess = None if ctx.kept is None else ctx.kept[i]
-                if excess is None:
-                    part = None if bias is None else bias[span]
-                    logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
-                    excess = ctx.one_pass(logits, part, targets[rows], hidden.new_empty(len(logits)), low)
-                if d_hidden is not None:
-                    torch.mul(torch.mm(excess, _table(narrow, vocabulary, span)), scale[rows], out=d_hidden[rows])
-                if factors is None:
-                    continue
-                product = torch.mm(excess.T, factors[rows])
-                if d_bias is not None:
-                    d_bias[span] = product[:, width]
-                if d_output is not None and vocabulary.ids is None:
-                    d_output[span] = product[:, :width]
-                elif d_output is not None and vocabulary.ids is not None:
-                    d_output.index_add_(0, vocabulary.ids[span], product[:, :width].to(output.dtype))
-        return d_hidden, None, d_output, d_bias, None, None, None, None
+        found = gradients(grads[0], hidden, targets, output, bias, *ctx.rest, ctx.kept, need)
+        return found[0], None, found[1], found[2], None, None, None, None
 
 
 def ragged_softmax_xent(
@@ -156,10 +195,9 @@ def ragged_softmax_xent(
     bias: Tensor | None,
     vocabulary: Vocabulary,
     plan: Plan,
-    precision: str,
+    low: bool,
     one_pass: Pass = torch_pass,
 ) -> Tensor:
-    low = precision == "bfloat16" and hidden.dtype == torch.float32
     ordered = targets.long().index_select(0, plan.rows)
     loss: Tensor = _Xent.apply(  # pyright: ignore[reportAssignmentType]
         sort_rows(hidden, plan), ordered, output, bias, vocabulary, plan, low, one_pass

@@ -1,0 +1,159 @@
+"""The registered operations: opcheck, gradcheck in float64, and one graph under torch.compile."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# (lists of tensors are unpacked into arguments)
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import Vocabulary, ops, ragged_linear, ragged_mlp, ragged_softmax_xent, route
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def _normal(*sizes, dtype=torch.float64):
+    return torch.randn(*sizes, generator=GENERATOR, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def _mlp_args(backend, dtype, choice, n_modules):
+    plan = route(choice, n_modules=n_modules)
+    x = _normal(choice.shape[0], 4, dtype=dtype)
+    params = [
+        _normal(n_modules, 4, 5, dtype=dtype),
+        _normal(n_modules, 5, 3, dtype=dtype),
+        _normal(n_modules, 3, dtype=dtype),
+    ]
+    places = plan.order, plan.inverse, plan.offsets
+    return (x, params, [0, 1], *places, plan.n_choices, "silu", backend)
+
+
+def _xent_args(backend, dtype, shared=True, has_bias=True):
+    vocabulary = Vocabulary.of([[0, 3, 2], [1, 2], [4]], 5) if shared else Vocabulary.own([3, 2, 1])
+    plan = route(torch.tensor([1, 0, 1, 0, 2]), n_modules=3)
+    bias = _normal(6, dtype=dtype) if has_bias else None
+    tables = (
+        _normal(5, 4, dtype=dtype),
+        torch.tensor([1, 2, 0, 0, 0]),
+        _normal(vocabulary.n_tokens, 4, dtype=dtype),
+        bias,
+    )
+    return (*tables, vocabulary.offsets, vocabulary.ids, plan.order, plan.inverse, plan.offsets, False, backend)
+
+
+CHOICES = [torch.tensor([2, 0, 2, 2]), torch.tensor([[2, 0], [1, 1], [0, 2]]), torch.zeros(0, dtype=torch.int64)]
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+@pytest.mark.parametrize("choice", CHOICES[:2])
+def test_opcheck_mlp(backend, dtype, choice):
+    args = _mlp_args(backend, dtype, choice, 4)
+    torch.library.opcheck(ops.mlp, args)
+    x, params, *rest = args
+    grad = _normal(choice.numel(), 3, dtype=dtype).detach()
+    plain = x.detach(), [p.detach() for p in params]
+    torch.library.opcheck(ops.mlp_backward, (grad, *plain, *rest))
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+@pytest.mark.parametrize(("shared", "has_bias"), [(True, True), (False, False)])
+def test_opcheck_xent(backend, dtype, shared, has_bias):
+    args = _xent_args(backend, dtype, shared, has_bias)
+    torch.library.opcheck(ops.xent, args)
+    plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+    torch.library.opcheck(ops.xent_backward, (torch.ones(5, dtype=dtype), *plain))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_gradcheck(choice, backend):
+    gate = _normal(*choice.shape)
+    x, weight, second = _normal(len(choice), 4), _normal(4, 4, 5), _normal(4, 5, 3)
+    bias = _normal(4, 5)
+
+    def linear(x, weight, bias):
+        return ragged_linear(x, weight, bias, route(choice, n_modules=4), backend=backend)
+
+    def mlp(x, gate, weight, bias, second):
+        plan = route(choice, gate, 4)
+        return ragged_mlp(x, [weight, second], [bias, None], plan, "gelu", backend=backend)
+
+    assert torch.autograd.gradcheck(linear, (x, weight, bias))
+    assert torch.autograd.gradcheck(mlp, (x, gate, weight, bias, second))
+    if backend == "torch":
+        args = _mlp_args("torch", torch.float64, choice, 4)
+        assert torch.autograd.gradcheck(lambda x, *params: ops.mlp(x, list(params), *args[2:]), (args[0], *args[1]))
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradcheck_xent(backend, shared):
+    hidden, targets, output, bias, starts, ids, *places, low, _ = _xent_args("torch", torch.float64, shared)
+    vocabulary = Vocabulary(starts, ids, output.shape[0])
+    plan = route(torch.tensor([1, 0, 1, 0, 2]), n_modules=3)
+
+    def loss(hidden, output, bias):
+        return ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, backend=backend)
+
+    assert torch.autograd.gradcheck(loss, (hidden, output, bias))
+    if backend == "torch":
+        assert torch.autograd.gradcheck(
+            lambda h, o, b: ops.xent(h, targets, o, b, starts, ids, *places, low, "torch"), (hidden, output, bias)
+        )
+
+
+@pytest.mark.parametrize("choice", [torch.tensor([2, 0, 2, 2]), torch.tensor([[2, 0], [1, 1], [0, 2], [0, 0]])])
+@pytest.mark.parametrize("gated", [False, True])
+def test_compiles_into_one_graph(choice, gated):
+    """aot_eager: the graph is captured and differentiated as for the compiler, and run without generating code."""
+    gate = torch.rand(choice.shape, generator=GENERATOR) if gated else None
+    plan = route(choice, gate, 4)
+    x = _normal(4, 4, dtype=torch.float32)
+    weights = [_normal(4, 4, 6, dtype=torch.float32), _normal(4, 6, 3, dtype=torch.float32)]
+    biases = [_normal(4, 6, dtype=torch.float32), None]
+
+    def run(x, w0, w1, b0):
+        y = ragged_linear(x * 2, w0, b0, plan).sum()
+        return ragged_mlp(x, [w0, w1], [b0, None], plan, "relu").square().sum() + y
+
+    inputs = [x, *weights, biases[0]]
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    want, got = run(*inputs), compiled(*inputs)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, inputs), torch.autograd.grad(want, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_loss_compiles_into_one_graph_and_still_looks_at_the_targets():
+    hidden, targets, output, bias, starts, ids, *_ = _xent_args("torch", torch.float32)
+    vocabulary = Vocabulary(starts, ids, 5)
+    plan = route(torch.tensor([1, 0, 1, 0, 2]), n_modules=3)
+
+    def run(hidden, output, bias, targets):
+        return ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan).mean()
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    inputs = [hidden, output, bias]
+    want, got = run(*inputs, targets), compiled(*inputs, targets)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, inputs), torch.autograd.grad(want, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(IndexError, match="target 2 of row 0 is out of range"):
+        compiled(*inputs, torch.tensor([2, 2, 0, 0, 0]))
+
+
+@pytest.mark.slow
+def test_inductor_compiles_a_training_loss():
+    plan = route(torch.tensor([2, 0, 2, 2]), n_modules=4)
+    x, weights = _normal(4, 4, dtype=torch.float32), [_normal(4, 4, 6, dtype=torch.float32) for _ in range(1)]
+    second = _normal(4, 6, 3, dtype=torch.float32)
+
+    def run(x, w0, w1):
+        return torch.tanh(ragged_mlp(torch.sin(x), [w0, w1], [None, None], plan, "gelu")).square().sum()
+
+    compiled = torch.compile(run, fullgraph=True)
+    inputs = [x, weights[0], second]
+    want, got = run(*inputs), compiled(*inputs)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, inputs), torch.autograd.grad(want, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
