@@ -38,7 +38,8 @@ from ontology.store import Store, code_hash
 MAX_NET_TOKENS = 16_000_000
 """The nets learn from at most this many tokens (a random part of the files of a larger corpus)."""
 SMALL_CORPUS_BYTES = 16_000_000
-_DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", "cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
+_LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
+_DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
 _READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
 
 
@@ -94,8 +95,9 @@ class _Plan:
         unknown = [name for name in self.router.concepts if name not in self.ontology]
         if unknown:
             raise ConstructibleError(
-                f"the router returns {unknown[0]!r}, which is no concept.", fix="add it to the ontology", file=recipe.router
-            )
+                f"the router returns {unknown[0]!r}, which is no concept.",
+                fix="add it to the ontology", file=recipe.router,
+            )  # fmt: skip
         self.cut = cut(self.ontology, recipe.cut)
         small = corpus.total_bytes < SMALL_CORPUS_BYTES
         self.vocab_size = recipe.vocab_size or (4096 if small else 8192)

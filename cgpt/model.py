@@ -119,10 +119,10 @@ class _Routed:
         return self.router.route(view.fields[: view.n + 1])
 
     def _file_score(
-        self, ids: np.ndarray, data: bytes, path: str, project: str, bits: np.ndarray, correct: np.ndarray, at: np.ndarray
+        self, ids: np.ndarray, path: str, project: str, bits: np.ndarray, correct: np.ndarray, at: np.ndarray
     ) -> FileScore:
         lengths = np.append(self._token_lengths[ids], 0).astype(np.int32)
-        return FileScore(path, project, len(data), bits, correct, at, lengths)
+        return FileScore(path, project, int(lengths.sum()), bits, correct, at, lengths)
 
 
 class ConstructedLM(_Routed):
@@ -182,7 +182,7 @@ class ConstructedLM(_Routed):
             p, b, _, _ = self.score_rows(view, concept, rows)
             probability[rows], best[rows] = p, b
         targets = view.history[1 : n + 1]
-        return self._file_score(ids, data, path, project, -np.log2(probability), best == targets, at)
+        return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
 
     def score_rows(
         self, view: FileView, concept: int, rows: np.ndarray
@@ -270,7 +270,7 @@ class MonolithLM(_Routed):
         """Score one file with overlapping windows."""
         ids = self.tokenizer.encode(data)
         bits, correct = self.baseline.score_tokens(ids)
-        return self._file_score(ids, data, path, project, bits, correct, self.concepts_at(self.view(ids)))
+        return self._file_score(ids, path, project, bits, correct, self.concepts_at(self.view(ids)))
 
     def next_distribution(self, view: FileView) -> np.ndarray:
         """float64[V]: distribution of the token after what `view` has read."""

@@ -1,0 +1,217 @@
+"""`constructible cgpt`: build, score, complete and explain code models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cgpt.complete import Completion
+    from cgpt.model import ConstructedLM, LanguageModel
+    from ontology.progress import Progress
+
+_MODEL = click.Path(path_type=Path)
+
+
+@click.group()
+def cgpt() -> None:
+    """The constructed language model of Python code."""
+
+
+@cgpt.command()
+@click.argument("corpus")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the model.")
+@click.option("--minutes", type=float, help="Wall-clock budget from raw files to the last artefact (default: 3).")
+@click.option("--steps", type=int, help="Training steps instead of minutes: the result repeats bit for bit.")
+@click.option("--cut", default="leaves", show_default=True,
+              help="Where nets sit: root (a monolithic transformer), a depth, names, leaves, or plain (no nets).")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--vocab", type=click.IntRange(512, 65000), help="Size of the alphabet (default: by the corpus' size).")
+@click.option("--parameters", type=click.IntRange(10_000), default=3_000_000, show_default=True,
+              help="About how many parameters the transformer of the root cut has.")  # fmt: skip
+@click.option("--ontology", type=click.Path(path_type=Path), help="Your own ontology.yaml.")
+@click.option("--router", type=click.Path(path_type=Path), help="Your own router.py.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder for finished work that several builds share.")
+@click.option("--limit-mb", type=click.FloatRange(min=0, min_open=True), help="Read at most this much of the corpus.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def build(
+    corpus: str, out: Path, minutes: float | None, steps: int | None, cut: str, seed: int, vocab: int | None,
+    parameters: int, ontology: Path | None, router: Path | None, store: Path | None, limit_mb: float | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Build a model of CORPUS: a folder of .py files, a Parquet file, a hub dataset id, or `stdlib`.
+
+    The same command again resumes a build that was stopped.
+    """
+    from cgpt.build import HERE, Recipe
+    from cgpt.build import build as run_build
+    from cgpt.corpus import read_corpus
+    from ontology.environment import Ledger
+    from ontology.fit import Budget
+    from ontology.io import make_folder
+    from ontology.progress import Progress
+    from ontology.store import Store
+
+    budget = Budget(steps=steps, minutes=3.0 if minutes is None and steps is None else minutes)
+    recipe = Recipe(
+        cut=cut, seed=seed, vocab_size=vocab, parameters=parameters,
+        ontology=ontology or HERE / "ontology.yaml", router=router or HERE / "router.py",
+    )  # fmt: skip
+    progress = Progress()
+    ledger = Ledger(make_folder(out) / "ledger.json")
+    with ledger.charge("corpus", again=True):
+        files = read_corpus(corpus, None if limit_mb is None else int(limit_mb * 1e6))
+    _tell_skipped(files.skipped, progress)
+    fitted = run_build(
+        files, out, budget, recipe, store=None if store is None else Store(store), progress=progress, ledger=ledger
+    )
+    if as_json:
+        result = {"out": str(out), "seconds": fitted.total_seconds, "jobs": fitted.seconds, "files": len(files.files),
+                  "bytes": files.total_bytes, "skipped": [list(row) for row in files.skipped]}  # fmt: skip
+        click.echo(json.dumps(result, indent=1))
+    else:
+        click.echo(f"{out}: {len(files.files)} files, {files.total_bytes:,} bytes, {fitted.total_seconds:.0f} s in all")
+
+
+@cgpt.command()
+@click.argument("model", type=_MODEL)
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def score(model: Path, paths: tuple[str, ...], as_json: bool) -> None:
+    """Score MODEL on PATHS: .py files, folders or Parquet files it has not seen."""
+    from cgpt.model import load
+    from cgpt.score import read_paths, score_files
+    from ontology.progress import Progress
+
+    progress = Progress()
+    opened = load(model)
+    corpus = read_paths(paths)
+    _tell_skipped(corpus.skipped, progress)
+    with progress.task("score", total=float(corpus.total_bytes), unit="bytes") as task:
+        result = score_files(opened, corpus.files, task.advance)
+    if as_json:
+        click.echo(json.dumps(result.as_json() | {"skipped": [list(row) for row in corpus.skipped]}, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("concept", "tokens", "bits/byte", "accuracy"):
+        table.add_column(column, justify="left" if column == "concept" else "right")
+    rows = sorted(result.per_concept().items(), key=lambda row: -row[1]["bits"])
+    for name, row in rows:
+        table.add_row(name, f"{row['tokens']:,}", f"{row['bits_per_byte']:.4f}", f"{row['accuracy']:.1%}")
+    total = f"{result.n_tokens.sum():,}"
+    table.add_row("all", total, f"{result.bits_per_byte:.4f}", f"{result.accuracy:.1%}", style="bold")
+    Console(soft_wrap=True).print(table)
+
+
+@cgpt.command()
+@click.argument("model", type=_MODEL)
+@click.argument("file", default="-")
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True,
+              help="0 takes the most probable token.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--explain", is_flag=True, help="Show for each token the concept in charge and what it rests on.")
+@click.option("--json", "as_json", is_flag=True)
+def complete(
+    model: Path, file: str, max_tokens: int, temperature: float, seed: int, explain: bool, as_json: bool
+) -> None:
+    """Complete FILE (- reads standard input) and print what is added."""
+    from cgpt.complete import complete as run_complete
+    from cgpt.model import load
+
+    prompt = _read_input(file)
+    opened = load(model)
+    made = run_complete(opened, prompt, max_tokens, temperature, seed)
+    text = made.text.decode("utf-8", "replace")
+    rows = _explained(opened, made) if explain else None
+    if as_json:
+        tokens = [{"text": s.text.decode("utf-8", "replace"), "probability": s.probability} for s in made.steps]
+        result = {"completion": text, "healed": made.healed.decode("utf-8", "replace"), "tokens": tokens}
+        click.echo(json.dumps(result | ({"explain": rows} if rows is not None else {}), indent=1))
+        return
+    if rows is None:
+        click.echo(text)
+        return
+    for row in rows:
+        largest = sorted(row["experts"], key=lambda e: -e["share"])[:3]
+        shares = "  ".join(f"{e['name']} {e['share']:.0%}" for e in largest)
+        click.echo(f"{row['text']!r:>18}  p={2 ** -row['bits']:.2f}  {row['concept']:<24} {shares}")
+        strongest = largest[0]
+        for item in strongest["evidence"][:1]:
+            where = f" [{item['file']}:{item['line']}, {item['licence']}]" if item["file"] else ""
+            click.echo(f"{'':>20}{strongest['name']}: {item['text']}{where}")
+
+
+@cgpt.command()
+@click.argument("model", type=_MODEL)
+@click.argument("file")
+@click.option("--html", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@click.option("--max-tokens", type=click.IntRange(1), default=3000, show_default=True,
+              help="Explain this many of the file's tokens, from its start.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def explain(model: Path, file: str, html: Path, max_tokens: int, as_json: bool) -> None:
+    """Write a page that explains every token of FILE."""
+    from cgpt.explain import explain as run_explain
+    from cgpt.explain_page import render_explain
+    from cgpt.model import load
+    from ontology.io import write_text
+
+    opened = _constructed(load(model), model)
+    record = run_explain(opened, _read_input(file), Path(file).name, max_tokens)
+    write_text(html, render_explain(record))
+    click.echo(json.dumps(record) if as_json else str(html))
+
+
+def _explained(opened: LanguageModel, made: Completion) -> list[dict]:
+    """The record of each generated token; none for a monolith."""
+    import numpy as np
+
+    from cgpt.complete import heal_point
+    from cgpt.explain import Explainer
+    from cgpt.model import ConstructedLM
+
+    if not isinstance(opened, ConstructedLM):
+        return []
+    explainer = Explainer(opened)
+    ids, _ = heal_point(opened, made.prompt)
+    view = opened.view(ids)
+    rows = []
+    for step in made.steps:
+        rows.append(explainer.token(view, view.n, step.token))
+        view.extend(np.array([step.token], dtype=np.uint16))
+    return rows
+
+
+def _constructed(opened: LanguageModel, folder: Path) -> ConstructedLM:
+    from cgpt.model import ConstructedLM
+    from ontology.errors import UsageError
+
+    if not isinstance(opened, ConstructedLM):
+        raise UsageError(
+            "a monolith has nothing to explain.", fix="give a constructed model (any cut but root)", file=folder
+        )
+    return opened
+
+
+def _read_input(file: str) -> bytes:
+    from ontology.errors import ConstructibleError
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConstructibleError(f"cannot be read ({error.strerror}).", fix="check the path", file=file) from error
+
+
+def _tell_skipped(skipped: list[tuple[str, str]], progress: Progress) -> None:
+    if skipped:
+        shown = "; ".join(f"{path}: {reason}" for path, reason in skipped[:3])
+        progress.note(f"{len(skipped)} files left out ({shown}{'; ...' if len(skipped) > 3 else ''})")
