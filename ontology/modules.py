@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float64
 
 from ontology.errors import ConstructibleError, did_you_mean
 from ontology.io import load_tensors, make_folder, read_json, save_tensors, sha256_file, write_json
@@ -127,7 +128,7 @@ class Module(ABC):
         """Learn from examples; the module sees its declared reads and the targets."""
         self._fit(hand_reads(self, examples.reads), examples.targets)
 
-    def predict(self, reads: Arrays) -> npt.NDArray[np.float64]:
+    def predict(self, reads: Arrays) -> Float64[np.ndarray, "rows answers"]:
         """Return the answers, float64 [rows, answers]: log-probabilities, or scores where the module says so."""
         return self._predict(hand_reads(self, reads))
 
@@ -163,7 +164,7 @@ class Module(ABC):
     def _fit(self, reads: HandedReads, targets: npt.NDArray[Any]) -> None: ...
 
     @abstractmethod
-    def _predict(self, reads: HandedReads) -> npt.NDArray[np.float64]: ...
+    def _predict(self, reads: HandedReads) -> Float64[np.ndarray, "rows answers"]: ...
 
     @abstractmethod
     def _explain(self, reads: HandedReads) -> list[list[dict[str, Any]]]: ...
@@ -243,7 +244,7 @@ class PlainModule(Module):
     def _fit(self, reads: HandedReads, targets: npt.NDArray[Any]) -> None:
         """Plain code learns nothing."""
 
-    def _predict(self, reads: HandedReads) -> npt.NDArray[np.float64]:
+    def _predict(self, reads: HandedReads) -> Float64[np.ndarray, "rows answers"]:
         answers = np.asarray(self._call(reads), dtype=np.float64)
         if answers.ndim != 2 or len(answers) != reads.rows:
             raise ConstructibleError(

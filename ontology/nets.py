@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float32, Float64
 
 from ontology.errors import ConstructibleError
 from ontology.modules import Arrays, Examples, HandedReads, Module, hand_reads
@@ -78,7 +79,7 @@ class NetModule(Module):
         """Nets of equal shape can be stacked."""
         return (self.n_inputs, self.hidden, self.n_answers, self.activation, self.loss)
 
-    def prepare(self, examples: Examples) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
+    def prepare(self, examples: Examples) -> tuple[Float32[np.ndarray, "rows inputs"], npt.NDArray[Any]]:
         """Fit the standardisation and return encoded inputs float32 [rows, inputs] and targets for the trainer."""
         reads = hand_reads(self, examples.reads)
         raw = self._raw(reads)
@@ -96,7 +97,7 @@ class NetModule(Module):
             return (raw - self.shift) / self.scale, targets.astype(np.int64)
         return (raw - self.shift) / self.scale, targets.astype(np.float32).reshape(len(targets), self.n_answers)
 
-    def _raw(self, reads: HandedReads) -> npt.NDArray[np.float32]:
+    def _raw(self, reads: HandedReads) -> Float32[np.ndarray, "rows inputs"]:
         columns: list[npt.NDArray[np.float32]] = []
         for read, size in self.inputs.items():
             values = reads[read]
@@ -128,10 +129,10 @@ class NetModule(Module):
             trainer.step(step)
         trainer.finish()
 
-    def _predict(self, reads: HandedReads) -> npt.NDArray[np.float64]:
+    def _predict(self, reads: HandedReads) -> Float64[np.ndarray, "rows answers"]:
         return self._forward((self._raw(reads) - self.shift) / self.scale)
 
-    def _forward(self, encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _forward(self, encoded: Float32[np.ndarray, "rows inputs"]) -> Float64[np.ndarray, "rows answers"]:
         first, first_bias, second, second_bias = self.weights
         answers = (_ACTIVATIONS[self.activation](encoded @ first + first_bias) @ second + second_bias).astype(
             np.float64
@@ -182,11 +183,11 @@ class NetModule(Module):
         return net
 
 
-def _relu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _relu(x: Float32[np.ndarray, "rows hidden"]) -> Float32[np.ndarray, "rows hidden"]:
     return np.maximum(x, 0.0)
 
 
-def _silu(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _silu(x: Float32[np.ndarray, "rows hidden"]) -> Float32[np.ndarray, "rows hidden"]:
     return x * (0.5 * (1.0 + np.tanh(0.5 * x))).astype(np.float32)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float64, Int64
 
 from ontology.errors import ConstructibleError
 from ontology.modules import Arrays, HandedReads, Module
@@ -58,7 +59,7 @@ class CountTable(Module):
         flat = np.bincount(inverse.reshape(-1) * self.n_answers + answers, minlength=len(self._keys) * self.n_answers)
         self._counts = flat.reshape(len(self._keys), self.n_answers).astype(np.int64)
 
-    def _predict(self, reads: HandedReads) -> npt.NDArray[np.float64]:
+    def _predict(self, reads: HandedReads) -> Float64[np.ndarray, "rows answers"]:
         counts, share = self._look_up(reads)
         return np.log((counts + self.strength * share) / (counts.sum(1, keepdims=True) + self.strength))
 
@@ -75,7 +76,7 @@ class CountTable(Module):
             told.append(items or [{"kind": "count", "text": f"never counted: {given}", "value": 0.0}])
         return told
 
-    def _look_up(self, reads: HandedReads) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def _look_up(self, reads: HandedReads) -> tuple[Int64[np.ndarray, "rows answers"], Float64[np.ndarray, " answers"]]:
         totals = self._counts.sum(0)
         share = (totals + 1.0) / (totals.sum() + self.n_answers)
         keys = self._pack(reads)
@@ -86,7 +87,7 @@ class CountTable(Module):
             counts[known] = self._counts[place[known]]
         return counts, share
 
-    def _pack(self, reads: HandedReads) -> npt.NDArray[np.int64]:
+    def _pack(self, reads: HandedReads) -> Int64[np.ndarray, " rows"]:
         packed = np.zeros(reads.rows, np.int64)
         for read, size in self.sizes.items():
             codes = reads[read]
