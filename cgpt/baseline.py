@@ -358,10 +358,11 @@ class BaselineTrainer:
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(torch.from_numpy(np.array(state[f"weight/{name}"])))
-                moments = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
-                self._optimizer.state[parameter] = {
-                    key: torch.from_numpy(np.array(state[place])) for key, place in moments.items() if place in state
-                }
+                kept = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+                moments = {key: torch.from_numpy(np.array(state[at])) for key, at in kept.items() if at in state}
+                if "step" in moments:
+                    moments["step"] = moments["step"].reshape(())  # a file of tensors may hold a number as one entry
+                self._optimizer.state[parameter] = moments
 
     def model(self) -> Baseline:
         """The network as trained so far, for scoring; it shares the weights with this trainer."""

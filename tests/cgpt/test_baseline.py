@@ -22,6 +22,7 @@ from cgpt.baseline import (
     train_for,
 )
 from ontology.errors import ConstructibleError
+from ontology.io import load_tensors, save_tensors
 
 TINY = BaselineConfig(64, 32, 2, 64, context=16, batch_tokens=64, learning_rate=1e-2, warm_up=0.1, warm_down=0.5)
 
@@ -124,6 +125,14 @@ def test_resumed_run_is_bit_identical_to_an_undisturbed_one() -> None:
     run(second, 5, 8)
     expected, got = undisturbed.state(), second.state()
     assert expected.keys() == got.keys() and all(np.array_equal(expected[key], got[key]) for key in expected)
+
+
+def test_state_survives_a_file_of_tensors(tmp_path: Path) -> None:
+    first, second = trainer(), trainer()
+    run(first, 0, 5)
+    save_tensors(tmp_path / "state.safetensors", first.state())
+    second.restore(load_tensors(tmp_path / "state.safetensors"))
+    assert run(first, 5, 8) == run(second, 5, 8)
 
 
 def test_state_before_the_first_step_and_as_copies() -> None:
