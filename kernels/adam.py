@@ -10,6 +10,8 @@ from torch import Tensor
 
 from kernels.checks import shape
 
+FUSED_PER_THREAD = 1 << 15  # numbers below which waking a second thread costs more than it brings
+
 
 @dataclass
 class AdamState:
@@ -65,6 +67,43 @@ def check(
         raise TypeError(f"active must be bool, not {shape(active)}")
 
 
+def _fused(params: Sequence[Tensor], grads: Sequence[Tensor], state: AdamState) -> bool:
+    """Whether the one-pass update can take these tensors; else torch's operations do the same in several passes."""
+    tensors = (*params, *grads, *state.first, *state.second)
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+
+
+def _fused_step(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state: AdamState,
+    lr: float | Tensor,
+    rule: AdamRule,
+    active: Tensor | None,
+) -> None:
+    import numba
+    import numpy as np
+
+    from kernels import numba_adam
+
+    n_modules = len(state.step)
+    chosen = torch.ones(n_modules, dtype=torch.bool) if active is None else active.cpu()
+    state.step += chosen
+    rates = lr.double().cpu() if isinstance(lr, Tensor) else torch.full((n_modules,), lr, dtype=torch.float64)
+    numbers = np.array([rule.beta1, rule.beta2, rule.eps, rule.weight_decay])
+    for group in zip(params, grads, state.first, state.second, strict=True):
+        count = group[0].numel()
+        if count == 0:
+            continue
+        threads = 1 if count < FUSED_PER_THREAD else min(torch.get_num_threads(), numba.get_num_threads())
+        borders = np.linspace(0, count, threads + 1).astype(np.int64)
+        p, g, m, v = (t.data_ptr() for t in group)
+        numba_adam.adam_stacked(
+            borders, p, g, m, v, count // n_modules, chosen.contiguous().numpy(), state.step.numpy(),
+            rates.contiguous().numpy(), numbers,
+        )  # fmt: skip
+
+
 def _per_module(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
@@ -79,6 +118,10 @@ def step_(
     active: Tensor | None,
 ) -> None:
     """Update in place with torch operations. Only the active modules are read and written."""
+    grads = [g.contiguous() for g in grads]
+    if _fused(params, grads, state):
+        _fused_step(params, grads, state, lr, rule, active)
+        return
     some = active is not None and not bool(active.all())
     chosen = torch.nonzero(active)[:, 0] if some and active is not None else slice(None)
     state.step[chosen] += 1

@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from kernels.numba_adam import adam
 from kernels.numba_math import COMPILED, HALF, INLINE, ONE, exp32, normal_cdf32, sigmoid32
 from kernels.numba_panels import LANE, floats, multiply
 
@@ -286,29 +287,6 @@ def row_loss(kind: Any, answers: Any, target: Any, label: Any, share: Any, gradi
     return top + np.log(total) - answers[label]
 
 
-@numba.njit("void(i8, i8, i8, i8, i8, f4, f4, f4, f4, f4, f4)", **COMPILED)
-def adam(
-    param: int,
-    gradient: int,
-    first: int,
-    second: int,
-    count: int,
-    beta1: float,
-    beta2: float,
-    rate: float,
-    second_scale: float,
-    eps: float,
-    keep: float,
-) -> None:
-    """Update `count` numbers in place; rate = lr / (1 - beta1^t), second_scale = 1 / sqrt(1 - beta2^t)."""
-    p, g, m, v = floats(param, count), floats(gradient, count), floats(first, count), floats(second, count)
-    for j in range(count):
-        mean = beta1 * m[j] + (ONE - beta1) * g[j]
-        square = beta2 * v[j] + (ONE - beta2) * g[j] * g[j]
-        m[j], v[j] = mean, square
-        p[j] = p[j] * keep - rate * mean / (np.sqrt(square) * second_scale + eps)
-
-
 @numba.njit("void(i8[:, ::1], i8[::1], i8[:, ::1], i8, i8, f8, f8[::1])", **COMPILED)
 def finish_module(table: Any, widths: Any, place: Any, module: int, step: int, lr: float, rule: Any) -> None:
     """Take this module's gradients out of the scratch: into the gradient tensors, or (step > 0) into an Adam update.
@@ -340,12 +318,9 @@ def finish_module(table: Any, widths: Any, place: Any, module: int, step: int, l
                 table[FIRST_WEIGHT + part, layer] + shift,
                 table[SECOND_WEIGHT + part, layer] + shift,
                 count,
-                np.float32(rule[0]),
-                np.float32(rule[1]),
-                np.float32(lr / (1.0 - rule[0] ** step)),
-                np.float32(1.0 / np.sqrt(1.0 - rule[1] ** step)),
-                np.float32(rule[2]),
-                np.float32(1.0 - lr * rule[3]),
+                step,
+                lr,
+                rule,
             )
 
 

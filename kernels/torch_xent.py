@@ -184,7 +184,8 @@ class _Xent(torch.autograd.Function):
         need_hidden, _, *others = ctx.needs_input_grad[:4]
         need = (need_hidden, *others)
         hidden, targets, output, bias = ctx.saved_tensors
-        found = gradients(grads[0], hidden, targets, output, bias, *ctx.rest, ctx.kept, need)
+        vocabulary, plan, low, one_pass = ctx.rest
+        found = gradients(grads[0], hidden, targets, output, bias, vocabulary, plan, low, one_pass, ctx.kept, need)
         return found[0], None, found[1], found[2], None, None, None, None
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels import AdamRule, AdamState, MLPStack, adam_step_, route, stack, train_step_, unstack
+from kernels import AdamRule, AdamState, MLPStack, adam, adam_step_, route, stack, train_step_, unstack
 from kernels.backends import BACKENDS
 
 LOSS = {
@@ -104,3 +104,33 @@ def test_stack_round_trip_and_refusals():
         stack([nn.Sequential(nn.Linear(5, 8), nn.GELU(approximate="tanh"), nn.Linear(8, 3))])
     with pytest.raises(ValueError, match="at least one"):
         stack([])
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.2])
+@pytest.mark.parametrize("shape", [(1, 70_001), (37, 3000), (5, 1, 3), (3, 0)])
+def test_fused_update_equals_the_definition(shape, weight_decay, monkeypatch):
+    """Odd sizes, so that the threads' ranges begin in the middle of a module."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    rates = torch.rand(shape[0], generator=generator) * 0.1
+    rule = AdamRule(0.9, 0.98, 1e-6, weight_decay)
+    fused, plain = start.clone(), start.double()
+    states = AdamState.of([fused]), AdamState.of([plain])
+    for index in range(4):
+        grad = torch.randn(shape, generator=generator)
+        active = torch.arange(shape[0]) % 3 != index % 3 if shape[0] > 1 else None
+        adam_step_([fused], [grad], states[0], rates, active=active, rule=rule)
+        adam_step_([plain], [grad.double()], states[1], rates, active=active, rule=rule)
+    torch.testing.assert_close(fused.double(), plain, rtol=1e-5, atol=1e-5)
+    assert torch.equal(states[0].step, states[1].step)
+
+
+def test_fused_update_does_not_depend_on_threads(monkeypatch):
+    results = []
+    for per_thread in (1, 1 << 30):
+        monkeypatch.setattr(adam, "FUSED_PER_THREAD", per_thread)
+        generator = torch.Generator().manual_seed(0)
+        param, grad = torch.randn(7, 999, generator=generator), torch.randn(7, 999, generator=generator)
+        adam_step_([param], [grad], AdamState.of([param]), 0.01)
+        results.append(param)
+    assert torch.equal(*results)
