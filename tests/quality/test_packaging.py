@@ -54,6 +54,19 @@ def test_ranges_and_extras_are_as_promised() -> None:
     assert PROJECT["name"] not in PACKAGES and Version(PROJECT["version"]) < Version("0.9.0")
 
 
+def test_every_entry_point_leads_somewhere() -> None:
+    import click
+
+    from ontology.registry import COMMANDS
+    from ontology.track import load_track
+
+    groups = PROJECT["entry-points"]
+    for name, target in groups["constructible.commands"].items():
+        assert COMMANDS.target(name) == target, "installed under other names: run pip install -e . again"
+        assert isinstance(COMMANDS.load(name), click.Command)
+    assert [load_track(name).name for name in groups["constructible.tracks"]] == list(groups["constructible.tracks"])
+
+
 # Makefile
 
 
