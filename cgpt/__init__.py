@@ -6,7 +6,10 @@ Names are loaded when first used, so that importing the package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgpt.tokenizer import Tokenizer
 
 _HOME = {"Tokenizer": "cgpt.tokenizer"}
 

@@ -5,9 +5,9 @@ read, its tests included. Files that `tokenize` rejects are counted and left out
 
 What counts as the same token: same kind (name, number, operator, string, comment, newline, indent, dedent), same first
 byte and same end. Indents, dedents and newlines are compared by one position only, because `tokenize` gives them
-different extents from one Python version to the next; blank-line newlines (NL) are left out. Python 3.11 cuts an f-string
-as one string, so here its fields are left out; from 3.12 on the opening, the closing and every token in a field are
-compared, the text between (FSTRING_MIDDLE) is not, as its cuts follow no rule at doubled braces.
+different extents from one Python version to the next; blank-line newlines (NL) are left out. Python 3.11 cuts an
+f-string as one string, so here its fields are left out; from 3.12 on the opening, the closing and every token in a field
+are compared, the text between (FSTRING_MIDDLE) is not, as its cuts follow no rule at doubled braces.
 """
 
 from __future__ import annotations
@@ -197,10 +197,11 @@ def _spans(s, data, out):
                 n = _emit(out, n, kind, before_start, p - 1 if dots else p, fields)
                 if dots:
                     n = _emit(out, n, OPERATOR, p - 1, p, fields)
-        elif before <= t.P_OPERATOR and before != t.P_NONE and mode == t.MODE_CODE and after == t.MODE_STRING:
-            if s[t.OPENING] != 1 or s[t.TEXT_START] != before_start:
-                kind = NAME if before == t.P_NAME else (NUMBER if before == t.P_NUMBER else OPERATOR)
-                n = _emit(out, n, kind, before_start, p, fields)
+        elif t.P_NAME <= before <= t.P_OPERATOR and mode == t.MODE_CODE and after == t.MODE_STRING and not (
+            s[t.OPENING] == 1 and s[t.TEXT_START] == before_start  # the name was the string's prefix
+        ):
+            kind = NAME if before == t.P_NAME else (NUMBER if before == t.P_NUMBER else OPERATOR)
+            n = _emit(out, n, kind, before_start, p, fields)
         if after == t.MODE_COMMENT and mode == t.MODE_CODE:
             comment = p
         if mode == t.MODE_CODE and after == t.MODE_STRING:

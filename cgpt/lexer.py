@@ -40,8 +40,8 @@ FIELDS: tuple[StateField, ...] = (
 
 CONTEXT: tuple[str, ...] = (
     "name_start", "last_name", "last_token", "callee", "open_bracket", "outer_callee", "argument", "previous_argument",
-    "argument_name", "receiver", "assign_target", "for_target", "block_header", "block_name", "outer_header", "def_name",
-    "class_name", "decorator", "module_name", "line_first", "line_second", "previous_line_first",
+    "argument_name", "receiver", "assign_target", "for_target", "block_header", "block_name", "outer_header",
+    "def_name", "class_name", "decorator", "module_name", "line_first", "line_second", "previous_line_first",
     "previous_line_second", "sibling_first", "text_start", "bracket_depth", "block_depth", "bracket_position", "indent",
 )  # fmt: skip
 # These are plain numbers, not offsets: never -1.
@@ -193,7 +193,7 @@ def context(state, row):
 
 @compiled
 def resume(state, data, position, boundaries, fields, registers):
-    """Read on from byte `position`, where `state` stands, and note fields and registers at each boundary, as `run` does."""
+    """Read on from byte `position`, where `state` stands; note fields and registers at each boundary as `run` does."""
     scratch = np.empty(t.NAMES_AT, np.int32)
     for i in range(len(boundaries)):
         boundary = boundaries[i]

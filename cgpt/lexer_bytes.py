@@ -94,9 +94,7 @@ def flush(s, names):
     elif pending == t.P_NAME:
         value = s[t.PENDING_HASH]
         word = word_id(value)
-        if 0 < word <= t.LAST_HARD and s[t.LAST] != t.L_DOT:
-            on_keyword(s, s[t.PENDING_START], word)
-        elif word == t.W_IMPORT:  # `from . import x`
+        if word == t.W_IMPORT or (0 < word <= t.LAST_HARD and s[t.LAST] != t.L_DOT):  # `from . import x`
             on_keyword(s, s[t.PENDING_START], word)
         else:
             on_name(s, names, s[t.PENDING_START], value, word, s[t.PENDING_TAIL])

@@ -42,7 +42,9 @@ def _mark(state, data, roles, blanks):
         kind = t.BYTE_CLASS[c]
         if kind == t.NEWLINE or (c == 13 and p + 1 < size and data[p + 1] == 10):
             blank = _NEWLINE
-            if (mode != t.MODE_CODE and after == t.MODE_CODE) or (p > 0 and mode == t.MODE_COMMENT and c == 13):
+            if c == 10 and p > 0 and data[p - 1] == 13:
+                role = _INNER
+            elif mode == t.MODE_COMMENT or (mode == t.MODE_STRING and after == t.MODE_CODE):
                 role = _BORDER
             elif p > 0 and blanks[p - 1] != _VISIBLE:
                 role = _INNER
@@ -66,10 +68,8 @@ def _mark(state, data, roles, blanks):
             elif mode == t.MODE_STRING and state[t.QUOTES] == 2:
                 text = t.I_PUNCTUATION
                 role = _INNER
-            elif mode == t.MODE_STRING and state[t.BRACE] == 1:
-                role = _BORDER
-            elif mode == t.MODE_STRING and c == 125 and state[t.INSIDE] == t.I_FIELD:
-                role = _BORDER
+            elif mode == t.MODE_STRING and (state[t.BRACE] == 1 or (c == 125 and state[t.INSIDE] == t.I_FIELD)):
+                role = _BORDER  # the braces of a field
             elif mode == t.MODE_STRING and escape == t.E_BACKSLASH:
                 role = _INNER
             elif mode == t.MODE_STRING and state[t.ESCAPE] == t.E_BACKSLASH:
