@@ -6,8 +6,8 @@ read, its tests included. Files that `tokenize` rejects are counted and left out
 What counts as the same token: same kind (name, number, operator, string, comment, newline, indent, dedent), same first
 byte and same end. Indents, dedents and newlines are compared by one position only, because `tokenize` gives them
 different extents from one Python version to the next; blank-line newlines (NL) are left out. Python 3.11 cuts an
-f-string as one string, so here its fields are left out; from 3.12 on the opening, the closing and every token in a field
-are compared, the text between (FSTRING_MIDDLE) is not, as its cuts follow no rule at doubled braces.
+f-string as one string, so here its fields are left out; from 3.12 on the opening, the closing and every token in a
+field are compared, the text between (FSTRING_MIDDLE) is not, as its cuts follow no rule at doubled braces.
 """
 
 from __future__ import annotations

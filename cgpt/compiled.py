@@ -15,7 +15,8 @@ from numba import njit
 from numba.core.caching import FunctionCache
 
 _SOURCES = (
-    "lexer_tables.py", "lexer_tokens.py", "lexer_bytes.py", "lexer.py", "pieces.py", "tokenizer.py", "check_lexer.py",
+    "lexer_tables.py", "lexer_state.py", "lexer_tokens.py", "lexer_bytes.py", "lexer.py", "pieces.py", "tokenizer.py",
+    "check_lexer.py",
 )  # fmt: skip
 
 

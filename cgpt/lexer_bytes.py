@@ -8,20 +8,8 @@ from __future__ import annotations
 
 from cgpt import lexer_tables as t
 from cgpt.compiled import compiled
-from cgpt.lexer_tokens import (
-    begin_line,
-    begin_token,
-    end_statement,
-    level,
-    on_close,
-    on_keyword,
-    on_literal,
-    on_name,
-    on_open,
-    on_operator,
-    push,
-    word_id,
-)
+from cgpt.lexer_state import begin_line, begin_token, end_statement, level, push, word_id
+from cgpt.lexer_tokens import on_close, on_keyword, on_literal, on_name, on_open, on_operator
 
 
 @compiled

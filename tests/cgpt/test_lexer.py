@@ -11,10 +11,10 @@ from cgpt import lexer
 from cgpt import lexer_tables as t
 
 FRAGMENTS = [
-    "def ", "class ", "f(", ")", "[", "]", "{", "}", "x", "self", ".", ",", ":", "=", "==", "->", "\n", "\n    ", "\t",
-    "\r\n", "'", '"', '"""', "f'", 'rb"', "#", "\\", "\\\n", "lambda ", "for ", " in ", "import ", "from ", "as ", "if ",
-    "1", "0x", ".5", "1e", "...", "!", "é", "🙂", " ", "async ", "match ", "case ", "@", "await ", "return ", "{{", "\\N{",
-    "\x0c", "\0", "$", ";", "elif ", "name_", "*", "**",
+    "def ", "class ", "f(", ")", "[", "]", "{", "}", "x", "self", ".", ",", ":", "=", "==", "->", "\n", "\n    ",
+    "\t", "\r\n", "'", '"', '"""', "f'", 'rb"', "#", "\\", "\\\n", "lambda ", "for ", " in ", "import ",
+    "from ", "as ", "if ", "1", "0x", ".5", "1e", "...", "!", "é", "🙂", " ", "async ", "match ", "case ", "@", "await ", "return ",
+    "{{", "\\N{", "\x0c", "\0", "$", ";", "elif ", "name_", "*", "**",
 ]  # fmt: skip
 code_like = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(lambda parts: "".join(parts).encode())
 any_bytes = st.one_of(code_like, st.binary(max_size=60), st.text(max_size=40).map(str.encode))
@@ -119,7 +119,8 @@ def field(text: str, name: str) -> str:
         ("f'{{", "text", "fstring"), ("f'{x:{y}", "text", "format_spec"), ("f'{x!r}'", "text", "code"),
         ("f'\\N{DASH}", "text", "fstring"), ("f'{a[\"b\"]", "slot", "field"), ("f'{x:>{", "slot", "field"),
         ("x = ''", "text", "code"), ("x = ''''", "text", "triple_string"), ("'a\n", "text", "code"),
-        ("x = 'a\\\n", "text", "string"), ("x = r'\\'", "text", "string"), ("'\\\\'", "text", "code"), ("# a", "text", "line_comment"),
+        ("x = 'a\\\n", "text", "string"), ("x = r'\\'", "text", "string"), ("'\\\\'", "text", "code"),
+        ("# a", "text", "line_comment"),
         ("x # a", "text", "comment"), ("x # a\n", "text", "code"), ("x = '\\\r\na", "text", "string"),
         ("def f():\n    ", "line", "first"), ("def f():\n    x\n", "line", "dedent"), ("x\ny\n", "line", "same"),
         ("f(a,\n  ", "line", "continued"), ("def f():\n    x\n\n    ", "blank", "True"), ("x\n", "blank", "False"),
@@ -129,7 +130,8 @@ def field(text: str, name: str) -> str:
         ("def f():\n\tif x:\n\t\ty\n        ", "block", "function"), ("x", "alone", "True"), ("x.y", "alone", "False"),
         ("f(a", "alone", "True"), ("f(a, b.c", "alone", "False"), ("x = 1.5e-3", "last", "number"),
         ("x = 1 if a else", "last", "logical"), ("x\\\n", "last", "name"), ("...", "last", "constant"),
-        ("f(*", "last", "star"), ("a *", "last", "arithmetic"), ("a @", "last", "arithmetic"), ("a >=", "last", "comparison"),
+        ("f(*", "last", "star"), ("a *", "last", "arithmetic"), ("a @", "last", "arithmetic"),
+        ("a >=", "last", "comparison"),
         ("a >>=", "last", "augmented"), ("(a :=", "last", "assign"), ("x;", "last", "semicolon"),
     ],
 )  # fmt: skip
@@ -161,7 +163,8 @@ def test_registers_in_nested_calls() -> None:
 
 def test_registers_of_blocks() -> None:
     text = (
-        "class A(Base):\n    @property\n    def one(self):\n        return self.x\n\n    @cached(1)\n    def two(self):\n"
+        "class A(Base):\n    @property\n    def one(self):\n        return self.x\n\n"
+        "    @cached(1)\n    def two(self):\n"
         "        if self.y:\n            first = 1\n            second"
     )
     found = words(text)

@@ -67,7 +67,8 @@ def test_pieces_never_cross_a_lexical_border(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("def f(self, x=1):\n    return", ["def", " f", "(", "self", ",", " x", "=", "1", ")", ":", "\n    ", "return"]),
+        ("def f(self, x=1):\n    return",
+         ["def", " f", "(", "self", ",", " x", "=", "1", ")", ":", "\n    ", "return"]),
         ("x  ==  y", ["x", " ", " ==", " ", " y"]),
         ("x\n\n\n\t y", ["x", "\n\n\n\t ", "y"]),
         ("x = f\"a b{c!r:>5} \"", ["x", " =", ' f"', "a", " b", "{", "c", "!", "r", ":", ">", "5", "}", " ", '"']),
@@ -139,7 +140,8 @@ def test_training_is_deterministic_across_processes_and_threads(tokenizer: Token
     for threads in ("1", "3"):
         folder = tmp_path / threads
         environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-        subprocess.run([sys.executable, "-c", script, str(folder), str(tmp_path)], check=True, cwd=ROOT, env=environment)
+        command = [sys.executable, "-c", script, str(folder), str(tmp_path)]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment)
         assert (folder / "tokenizer.json").read_bytes() == saved
 
 
