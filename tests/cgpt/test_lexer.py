@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +15,8 @@ from cgpt import lexer_tables as t
 FRAGMENTS = [
     "def ", "class ", "f(", ")", "[", "]", "{", "}", "x", "self", ".", ",", ":", "=", "==", "->", "\n", "\n    ",
     "\t", "\r\n", "'", '"', '"""', "f'", 'rb"', "#", "\\", "\\\n", "lambda ", "for ", " in ", "import ",
-    "from ", "as ", "if ", "1", "0x", ".5", "1e", "...", "!", "é", "🙂", " ", "async ", "match ", "case ", "@", "await ", "return ",
+    "from ", "as ", "if ", "1", "0x", ".5", "1e", "...", "!", "é", "🙂", " ",
+    "async ", "match ", "case ", "@", "await ", "return ",
     "{{", "\\N{", "\x0c", "\0", "$", ";", "elif ", "name_", "*", "**",
 ]  # fmt: skip
 code_like = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(lambda parts: "".join(parts).encode())
@@ -188,6 +191,20 @@ def test_registers_of_attributes_and_strings() -> None:
     assert words("for key, value in")["for_target"] == "key"
     assert words("print('abc")["text_start"] == "'"
     assert words("print('abc'")["text_start"] is None
+
+
+def test_the_cache_of_machine_code_expires_with_every_source() -> None:
+    from cgpt.compiled import _SOURCES, FINGERPRINT, _digest
+
+    folder = Path(lexer.__file__).parent
+    using = {path.name for path in folder.glob("*.py") if "@compiled" in path.read_text(encoding="utf-8")}
+    assert using - {"compiled.py"} <= set(_SOURCES)
+    assert "lexer_tables.py" in _SOURCES  # its numbers are compiled in as well
+    assert lexer.step._cache._index_key((), _codegen())[-1] == FINGERPRINT == _digest(folder)
+
+
+def _codegen():
+    return lexer.step.targetctx.codegen()
 
 
 def test_boundaries_are_checked() -> None:
