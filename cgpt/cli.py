@@ -24,13 +24,13 @@ def cgpt() -> None:
 
 @cgpt.command()
 @click.argument("corpus")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the model.")
+@click.option("--out", required=True, type=_MODEL, help="Folder of the model.")
 @click.option("--minutes", type=float, help="Wall-clock budget from raw files to the last artefact (default: 3).")
 @click.option("--steps", type=int, help="Training steps instead of minutes: the result repeats bit for bit.")
 @click.option("--cut", default="leaves", show_default=True,
-              help="Where nets sit: root (a monolithic transformer), a depth, names, leaves, or plain (no nets).")  # fmt: skip
+              help="Where nets sit: root (one transformer), a depth, names, leaves, plain (no nets).")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--vocab", type=click.IntRange(512, 65000), help="Size of the alphabet (default: by the corpus' size).")
+@click.option("--vocab", type=click.IntRange(512, 65000), help="Size of the alphabet (default: 4096 or 8192).")
 @click.option("--parameters", type=click.IntRange(10_000), default=3_000_000, show_default=True,
               help="About how many parameters the transformer of the root cut has.")  # fmt: skip
 @click.option("--ontology", type=click.Path(path_type=Path), help="Your own ontology.yaml.")

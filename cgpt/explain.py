@@ -200,6 +200,9 @@ def explain(model: ConstructedLM, data: bytes, file: str = "", max_tokens: int |
         "text": view.text.decode("utf-8", "replace"),
         "router_source": model.router.source,
         "experts": list(mixing.SOURCES),
-        "concepts": {name: {"question": model.ontology[name].question, "path": list(paths(model.ontology, name)[0])} for name in concepts},
+        "concepts": {
+            name: {"question": model.ontology[name].question, "path": list(paths(model.ontology, name)[0])}
+            for name in concepts
+        },
         "tokens": tokens,
     }

@@ -121,6 +121,9 @@ def offer_names(
         if not in_code[i]:
             continue
         typed = i - name_first[i] if name_first[i] >= 0 else 0
+        if typed == 1 and is_word[ids[i - 1]]:
+            # A keyword: what comes after it is a new name, not the rest of this one.
+            typed = 0
         owner = np.int64(0)
         if is_attribute[i] and receiver[i] >= 0:
             owner = np.int64(bare[ids[receiver[i]]])

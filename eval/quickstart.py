@@ -6,7 +6,8 @@ that neither has seen. A third row is the constructed model without its nets: ho
 
 from __future__ import annotations
 
-import time
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from cgpt import lexer
-from cgpt.build import Recipe, build
 from cgpt.complete import complete
 from cgpt.corpus import Corpus, read_corpus
 from cgpt.explain import explain
@@ -23,13 +23,12 @@ from cgpt.model import ConstructedLM, MonolithLM, load
 from cgpt.score import Score, score_files
 from eval.leaderboard import row_dicts
 from eval.report import render_report
-from ontology.environment import Ledger, describe, peak_rss_bytes
-from ontology.fit import Budget
+from ontology.environment import describe
+from ontology.errors import ConstructibleError
 from ontology.graph import paths
-from ontology.io import make_folder, write_json, write_text
+from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
 from ontology.stats import bootstrap_ratio, paired_difference, paired_ratio
-from ontology.store import Store
 
 TRAIN, HELD_OUT = "stdlib:train", "stdlib:held-out"
 EXPLAINED_FILE = "shlex.py"
@@ -51,10 +50,10 @@ class _Entrant:
     """One row of the table: a model folder, its score and what it cost."""
 
     name: str
-    folder: Path
     model: ConstructedLM | MonolithLM
     score: Score
     seconds: float
+    peak_rss_bytes: int
     note: str
 
 
@@ -68,7 +67,7 @@ def run_quickstart(out: Path, minutes: float) -> dict[str, Any]:
         minutes: budget of the constructed model and of the monolith, each, from raw files to the last artefact.
     """
     progress = Progress()
-    store = Store(make_folder(out) / ".store")
+    store = make_folder(out) / ".store"
     train, held_out = read_corpus(TRAIN), read_corpus(HELD_OUT)
     progress.note(
         f"training on {len(train.files)} files ({train.total_bytes / 1e6:.1f} MB), scored on {len(held_out.files)} "
@@ -76,37 +75,46 @@ def run_quickstart(out: Path, minutes: float) -> dict[str, Any]:
     )
     entrants: list[_Entrant] = []
 
-    def enter(name: str, folder: str, budget: Budget, recipe: Recipe, note: str) -> ConstructedLM | MonolithLM:
+    def enter(name: str, folder: str, note: str, *options: str) -> ConstructedLM | MonolithLM:
         progress.note(f"== {name}")
-        ledger = Ledger(make_folder(out / folder) / "ledger.json")
-        # Reading the files is part of the budget.
-        with ledger.charge("corpus", again=True):
-            corpus = read_corpus(TRAIN)
-        fitted = build(corpus, out / folder, budget, recipe, store=store, progress=progress, ledger=ledger)
+        _build(out / folder, store, minutes, options)
         model = load(out / folder)
         with progress.task(f"score {folder}", total=float(held_out.total_bytes), unit="bytes") as task:
             score = score_files(model, held_out.files, task.advance)
-        entrants.append(_Entrant(name, out / folder, model, score, fitted.total_seconds, note))
+        seconds = float(read_json(out / folder / "ledger.json")["seconds"])
+        peak = int(read_json(out / folder / "environment.json")["peak_rss_bytes"])
+        entrants.append(_Entrant(name, model, score, seconds, peak, note))
         return model
 
     constructed = enter(
-        "constructed", "constructed", Budget(minutes=minutes), Recipe(),
+        "constructed", "constructed",
         "45 situations, a net for each; counts of the corpus and the file; names in scope",
     )  # fmt: skip
     assert isinstance(constructed, ConstructedLM)
     enter(
-        "baseline (one transformer)", "baseline", Budget(minutes=minutes),
-        Recipe(cut="root", parameters=constructed.parameters), "a small Llama, no counts, no cache: a bare monolith",
+        "baseline (one transformer)", "baseline", "a small Llama, no counts, no cache: a bare monolith",
+        "--cut", "root", "--parameters", str(constructed.parameters),
     )  # fmt: skip
     enter(
-        "constructed, no nets", "tables", Budget(minutes=minutes), Recipe(cut="plain"),
-        "the same without nets: what counting alone gives",
+        "constructed, no nets", "tables", "the same without nets: what counting alone gives", "--cut", "plain",
     )  # fmt: skip
     progress.note("explaining a file and writing the report")
     report = _report(entrants, train, held_out, minutes)
     write_json(out / "leaderboard.json", row_dicts(report["leaderboard"]))
     write_text(out / "report.html", render_report(report))
     return report
+
+
+def _build(folder: Path, store: Path, minutes: float, options: tuple[str, ...]) -> None:
+    """Build in a process of its own, so that its peak memory is its own; its progress goes to our stderr."""
+    command = [sys.executable, "-m", "ontology.main", "cgpt", "build", TRAIN, "--out", str(folder)]
+    command += ["--store", str(store), "--minutes", f"{minutes:g}", *options]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise ConstructibleError(
+            f"the build of {folder} stopped with exit code {done.returncode}; its message is above.",
+            fix="repair that, then run the same command again: it resumes",
+        )
 
 
 def _report(entrants: list[_Entrant], train: Corpus, held_out: Corpus, minutes: float) -> dict[str, Any]:
@@ -160,7 +168,7 @@ def _row(entrant: _Entrant) -> dict[str, Any]:
         "table_entries": entrant.model.table_entries,
         "bytes_per_token": float(score.n_bytes.sum() / score.n_tokens.sum()),
         "seconds": entrant.seconds,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": entrant.peak_rss_bytes,
         "note": entrant.note,
     }
 
@@ -190,14 +198,3 @@ def _router_hits(model: ConstructedLM, corpus: Corpus) -> dict[int, int]:
         view = model.view(model.tokenizer.encode(file.data))
         fields.append(view.fields[: view.n + 1])
     return model.router.line_hits(np.concatenate(fields) if fields else np.zeros((0, len(lexer.FIELDS)), np.uint8))
-
-
-def main() -> None:
-    """Run it with the usual settings."""
-    started = time.monotonic()
-    run_quickstart(Path("runs/quickstart"), 3.0)
-    Progress().note(f"{time.monotonic() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

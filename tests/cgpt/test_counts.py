@@ -1,0 +1,172 @@
+"""Counts in corpus and file against counting by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cgpt import counts, ladder
+from cgpt.index import HEAVY, LEVELS, N_LEVELS, CorpusIndex
+
+VOCAB = 12
+files = st.lists(st.lists(st.integers(1, VOCAB - 1), max_size=40), min_size=1, max_size=6)
+
+
+def joined(documents: list[list[int]]) -> np.ndarray:
+    tokens = [0]
+    for document in documents:
+        tokens += [*document, 0]
+    return np.array(tokens, dtype=np.uint16)
+
+
+def followers_by_hand(documents: list[list[int]], history: list[int], k: int) -> Counter:
+    """What followed the last k tokens of `history` (which starts with the separator) anywhere in the documents."""
+    context = history[-k:]
+    found: Counter = Counter()
+    for document in documents:
+        padded = [0, *document, 0]
+        for i in range(k, len(padded)):
+            if padded[i - k : i] == context:
+                found[padded[i]] += 1
+    return found
+
+
+def file_index(history: np.ndarray) -> np.ndarray:
+    size = 1 << int(2 * len(history) + 2).bit_length()
+    keys = np.zeros((counts.N_FILE_LEVELS, size), dtype=np.uint64)
+    heads = np.full((counts.N_FILE_LEVELS, size), -1, dtype=np.int32)
+    previous = np.full((counts.N_FILE_LEVELS, len(history) + 1), -1, dtype=np.int32)
+    counts.extend_file_index(np.append(history, np.uint16(0)), 1, len(history) + 1, keys, heads, previous)
+    return previous
+
+
+def levels_at(index: CorpusIndex, history: np.ndarray, previous: np.ndarray, i: int):
+    buckets = np.zeros(counts.N_ALL_LEVELS, dtype=np.uint8)
+    starts = np.zeros(counts.N_ALL_LEVELS + 1, dtype=np.int64)
+    low, high = np.zeros(N_LEVELS, dtype=np.int64), np.zeros(N_LEVELS, dtype=np.int64)
+    tokens, shares = np.zeros(4096, dtype=np.uint16), np.zeros(4096)
+    stamp, mark = np.zeros(VOCAB, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    needed, longest = counts.all_levels(
+        *index.arrays(), history, previous, i, buckets, starts, tokens, shares, low, high, stamp, mark
+    )
+    return buckets, starts, tokens[:needed], shares[:needed], longest
+
+
+def shares_by_token(tokens: np.ndarray, shares: np.ndarray) -> dict[int, float]:
+    return {int(v): float(shares[tokens == v].sum()) for v in np.unique(tokens)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(files, st.lists(st.integers(1, VOCAB - 1), max_size=12), st.data())
+def test_corpus_levels_are_the_counts(documents, typed, data):
+    # Half of the time continue a document, so that long contexts do match.
+    if data.draw(st.booleans()):
+        document = data.draw(st.sampled_from(documents))
+        typed = document[: data.draw(st.integers(0, len(document)))]
+    index = CorpusIndex.build(joined(documents), VOCAB)
+    history = np.array([0, *typed], dtype=np.uint16)
+    buckets, starts, tokens, shares, longest = levels_at(index, history, file_index(history), len(history))
+    expected_longest = 0
+    for k in range(1, min(len(history), LEVELS[-1]) + 1):
+        if followers_by_hand(documents, history.tolist(), k):
+            expected_longest = k
+    assert longest == expected_longest
+    for level, k in enumerate(LEVELS):
+        expected = followers_by_hand(documents, history.tolist(), k) if k <= len(history) else Counter()
+        part = slice(starts[level], starts[level + 1])
+        if not expected:
+            assert buckets[level] == counts.ABSENT and starts[level] == starts[level + 1]
+            continue
+        n = sum(expected.values())
+        assert buckets[level] == counts.bucket(n, len(expected))
+        got = shares_by_token(tokens[part], shares[part])
+        assert got.keys() == expected.keys()
+        assert all(abs(got[token] - c / n) < 1e-12 for token, c in expected.items())
+
+
+def test_heavy_contexts_are_counted_like_light_ones():
+    random = np.random.default_rng(1)
+    document = random.integers(1, 4, 6 * HEAVY).tolist()
+    index = CorpusIndex.build(joined([document]), VOCAB)
+    assert len(index.heavy_low) > 0
+    history = np.array([0, *document[:50]], dtype=np.uint16)
+    buckets, starts, tokens, shares, _ = levels_at(index, history, file_index(history), len(history))
+    for level in (0, 1, 2):
+        expected = followers_by_hand([document], history.tolist(), LEVELS[level])
+        n = sum(expected.values())
+        got = shares_by_token(*(x[starts[level] : starts[level + 1]] for x in (tokens, shares)))
+        assert got.keys() == expected.keys()
+        assert all(abs(got[token] - c / n) < 1e-12 for token, c in expected.items())
+    assert sum(followers_by_hand([document], history.tolist(), 1).values()) > HEAVY
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 4), max_size=60))
+def test_file_levels_are_the_most_recent_counts(typed):
+    history = np.array([0, *typed], dtype=np.uint16)
+    previous = file_index(history)
+    index = CorpusIndex.build(joined([[1]]), VOCAB)
+    i = len(history)
+    buckets, starts, tokens, shares, _ = levels_at(index, history, previous, i)
+    for level, k in enumerate(counts.FILE_LEVELS):
+        at = N_LEVELS + level
+        context = typed[-k:] if k <= len(typed) else None
+        if k == len(typed) + 1:
+            context = [0, *typed]
+        found = []
+        if context is not None:
+            padded = [0, *typed]
+            found = [padded[j] for j in range(len(padded) - 1, k - 1, -1) if padded[j - k : j] == context]
+        found = found[: counts.RECENT]
+        if not found:
+            assert buckets[at] == counts.ABSENT
+            continue
+        expected = Counter(found)
+        assert buckets[at] == counts.bucket(len(found), len(expected))
+        got = shares_by_token(*(x[starts[at] : starts[at + 1]] for x in (tokens, shares)))
+        assert got.keys() == expected.keys()
+        assert all(abs(got[token] - c / len(found)) < 1e-12 for token, c in expected.items())
+
+
+@settings(max_examples=30, deadline=None)
+@given(files, st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=20), st.integers(0, 2**31))
+def test_the_ladder_is_a_distribution_and_both_forms_agree(documents, typed, seed):
+    index = CorpusIndex.build(joined(documents), VOCAB)
+    history = np.array([0, *typed], dtype=np.uint16)
+    previous = file_index(history)
+    random = np.random.default_rng(seed)
+    escape = random.uniform(0.01, 0.99, (counts.N_ALL_LEVELS, counts.N_BUCKETS))
+    base = random.dirichlet(np.ones(VOCAB))
+    for i in range(1, len(history)):
+        buckets, starts, tokens, shares, _ = levels_at(index, history, previous, i)
+        rest, weights = ladder.level_weights(buckets, escape)
+        assert abs(rest + weights.sum() - 1.0) < 1e-12
+        dense = rest * base
+        ladder.spread(dense, starts, tokens, shares, weights)
+        assert abs(dense.sum() - 1.0) < 1e-9
+        row_buckets = np.zeros((1, counts.N_ALL_LEVELS), dtype=np.uint8)
+        row_shares = np.zeros((1, counts.N_ALL_LEVELS), dtype=np.float32)
+        match = np.zeros(1, dtype=np.int32)
+        counts.target_levels(*index.arrays(), history, previous, i, i + 1, row_buckets, row_shares, match)
+        assert (row_buckets[0] == buckets).all()
+        target = int(history[i])
+        climbed = ladder.climb(base[[target]], row_buckets, row_shares, escape)[0]
+        assert abs(climbed - dense[target]) < 1e-6
+
+
+def test_fitted_escapes_make_the_targets_more_probable():
+    random = np.random.default_rng(0)
+    buckets = random.integers(0, 6, (2000, counts.N_ALL_LEVELS)).astype(np.uint8)
+    buckets[random.random(buckets.shape) < 0.3] = counts.ABSENT
+    # Levels whose bucket is even are often right, the others never.
+    shares = np.where(buckets % 2 == 0, random.random(buckets.shape), 0.0).astype(np.float32)
+    base = np.full(2000, 0.01)
+    escape = ladder.fit_escape(base, buckets, shares)
+    assert ((escape > 0) & (escape < 1)).all()
+    flat = np.full_like(escape, 0.5)
+    fitted, before = (np.log(ladder.climb(base, buckets, shares, e)).mean() for e in (escape, flat))
+    assert fitted > before + 0.1
+    assert escape[-1, 1] > 0.9 > escape[-1, 0]

@@ -1,0 +1,204 @@
+"""The whole model: distributions sum to one, situations are isolated, scores and explanations add up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgpt import counts, mixing, names
+from cgpt.complete import complete
+from cgpt.corpus import SourceFile
+from cgpt.explain import Explainer, explain
+from cgpt.index import N_LEVELS
+from cgpt.mixer import Mixer
+from cgpt.model import ConstructedLM, load
+from cgpt.nets import Nets
+from cgpt.score import score_files
+from ontology.errors import ConstructibleError
+from ontology.io import write_json
+
+POSITIONS = 10_000
+
+
+def source_distributions(model: ConstructedLM, view, at) -> dict[str, np.ndarray]:
+    """The distribution of every source at a position, put together from the parts of the record."""
+    vocab = len(model.unigram)
+    made = {"unigram": model.unigram}
+    for name, levels in (
+        ("corpus", range(N_LEVELS)), ("file", range(N_LEVELS, counts.N_ALL_LEVELS)),
+    ):  # fmt: skip
+        weight = at.level_weights[levels.start : levels.stop].sum()
+        if weight > 0:
+            out = np.zeros(vocab)
+            for level in levels:
+                part = slice(at.starts[level], at.starts[level + 1])
+                np.add.at(out, at.entry_tokens[part], at.level_weights[level] / weight * at.entry_shares[part])
+            made[name] = out
+    if at.net_distribution is not None:
+        made["net"] = at.net_distribution
+    offered, slots = view.offered[at.boundary], view.slots[at.boundary]
+    present = (slots != names.NOTHING) & (offered != names.END_OF_NAME)
+    if present.any():
+        weights = model.rank_weights[slots[present]]
+        out = np.zeros(vocab)
+        np.add.at(out, offered[present], weights / weights.sum())
+        made["names"] = out
+    return made
+
+
+def test_every_distribution_sums_to_one_at_ten_thousand_positions(model: ConstructedLM, unseen: list[SourceFile]):
+    """Every source and the mix, and the mix is the sources by their weights."""
+    left, seen = POSITIONS, set()
+    random = np.random.default_rng(0)
+    for file in unseen:
+        view = model.view(model.tokenizer.encode(file.data))
+        for i in random.permutation(view.n + 1)[: min(left, 700)]:
+            at = model.position(view, int(i))
+            assert abs(at.distribution.sum() - 1.0) < 1e-6
+            assert (at.distribution > 0.0).all()
+            assert abs(at.parts.sum() - 1.0) < 1e-9
+            mixed = np.zeros(len(model.unigram))
+            for name, p in source_distributions(model, view, at).items():
+                assert abs(p.sum() - 1.0) < 1e-6, name
+                mixed += at.parts[mixing.SOURCES.index(name)] * p
+                seen.add(name)
+            np.testing.assert_allclose(mixed, at.distribution, atol=1e-6)
+            left -= 1
+        if not left:
+            break
+    assert left == 0 and seen == set(mixing.SOURCES)
+
+
+def test_scores_are_the_positions_probabilities(model: ConstructedLM, unseen: list[SourceFile]):
+    file = unseen[0]
+    score = model.score_file(file.data)
+    ids = model.tokenizer.encode(file.data)
+    view, targets = model.view(ids), np.append(ids, 0)
+    assert len(score.bits) == len(ids) + 1 and score.n_bytes == len(file.data)
+    for i in range(0, len(ids) + 1, 37):
+        p = model.position(view, i).distribution
+        assert abs(score.bits[i] + np.log2(p[targets[i]])) < 1e-4
+        assert score.correct[i] == (p.argmax() == targets[i])
+
+
+def test_a_concept_is_in_charge_everywhere_and_bits_add_up(model: ConstructedLM, unseen: list[SourceFile]):
+    score = score_files(model, unseen)
+    assert all(((file.concept >= 0) & (file.concept < len(model.concepts))).all() for file in score.files)
+    per_concept = score.per_concept()
+    assert sum(row["tokens"] for row in per_concept.values()) == score.n_tokens.sum()
+    assert sum(row["bits_per_byte"] for row in per_concept.values()) == pytest.approx(score.bits_per_byte)
+    assert sum(row["bytes"] for row in per_concept.values()) == score.n_bytes.sum()
+    # A tokenizer of 1,024 tokens and next to no training: still far from the 8 bits of not knowing anything.
+    assert score.bits_per_byte < 2.5
+
+
+@pytest.fixture()
+def copy(model_folder: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns(".store"))
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def test_replacing_a_net_or_a_mixer_row_changes_its_own_situation_alone(
+    model: ConstructedLM, copy: Path, unseen: list[SourceFile]
+):
+    """Isolation: the other situations' distributions stay bit for bit."""
+    concept = "after_statement_name"
+    assert model.nets is not None
+    m, c = model.nets.concepts.index(concept), model.concepts.index(concept)
+    changed = {name: np.array(getattr(model.nets, name)) for name in ("w2", "b1", "gate", "bias")}
+    for name in ("w2", "b1", "gate"):
+        changed[name][m] += 0.5
+    changed["bias"][model.nets.offsets[m] : model.nets.offsets[m + 1]] += np.float32(0.25) * np.arange(
+        model.nets.offsets[m + 1] - model.nets.offsets[m], dtype=np.float32
+    )
+    Nets(**{**{k: getattr(model.nets, k) for k in Nets.__dataclass_fields__}, **changed}).save(
+        copy / "nets.safetensors"
+    )
+    weights = model.mixer.weights.copy()
+    weights[c] = np.roll(weights[c], 1, axis=-1)
+    write_json(
+        copy / "mixer.json",
+        Mixer(model.mixer.experts, model.mixer.concepts, weights, model.mixer.positions).as_json(),
+    )
+    other = load(copy)
+    different = 0
+    for file in unseen[:4]:
+        before, after = model.score_file(file.data), other.score_file(file.data)
+        elsewhere = before.concept != c
+        np.testing.assert_array_equal(before.bits[elsewhere], after.bits[elsewhere])
+        different += int((before.bits[~elsewhere] != after.bits[~elsewhere]).sum())
+    assert different > 20
+
+
+def test_explanations_say_what_was_predicted(model: ConstructedLM, unseen: list[SourceFile]):
+    file = unseen[1]
+    record = explain(model, file.data, file.path, max_tokens=400)
+    json.dumps(record)
+    kinds = set()
+    score = model.score_file(file.data)
+    for i, token in enumerate(record["tokens"]):
+        assert token["bits"] == pytest.approx(score.bits[i], abs=1e-4)
+        probability = sum(e["weight"] * e["probability"] for e in token["experts"])
+        assert probability == pytest.approx(2.0 ** -token["bits"], rel=1e-5, abs=1e-9)
+        assert sum(e["share"] for e in token["experts"]) == pytest.approx(1.0)
+        assert token["concept"] in record["concepts"] and token["lines"]
+        assert token["text"] == file.data[token["start"] : token["end"]].decode("utf-8", "replace")
+        kinds |= {item["kind"] for e in token["experts"] for item in e["evidence"]}
+    assert kinds == {"net", "match", "cache", "name"}
+
+
+def test_evidence_points_at_the_line_it_rests_on(model: ConstructedLM, unseen: list[SourceFile]):
+    """Every quoted corpus place exists: the token does stand at that line of that file."""
+    from cgpt.corpus import read_corpus
+
+    sources = {file.path: file for file in read_corpus("stdlib:train").files}
+    explainer = Explainer(model)
+    file = unseen[2]
+    view = model.view(model.tokenizer.encode(file.data)[:300])
+    checked = 0
+    for boundary in range(0, view.n, 7):
+        target = int(view.history[boundary + 1])
+        for expert in explainer.token(view, boundary, target)["experts"]:
+            for item in expert["evidence"]:
+                if item["kind"] != "match" or target == 0:
+                    continue
+                source = sources[item["file"].split(": ")[-1]]
+                text = model.tokenizer.token_bytes[target].decode("utf-8", "replace").strip()
+                lines = source.data.decode().split("\n")
+                assert item["licence"] == source.licence
+                assert text.split("\n")[0] in "\n".join(lines[item["line"] - 1 : item["line"] + 1])
+                checked += 1
+    assert checked > 20
+
+
+def test_completion_is_greedy_healed_and_repeats(model: ConstructedLM):
+    prompt = b"import os\n\n\ndef read(path):\n    with open(pa"
+    made = complete(model, prompt, max_tokens=12)
+    assert made.healed and prompt.endswith(made.healed)
+    assert made == complete(model, prompt, max_tokens=12)
+    assert made.text.startswith(b"th") or made.steps[0].text == made.text[: len(made.steps[0].text)]
+    sampled = {complete(model, prompt, 8, temperature=1.0, seed=seed).text for seed in range(6)}
+    assert len(sampled) > 2
+    assert complete(model, b"", max_tokens=3).healed == b""
+
+
+@pytest.mark.parametrize("damage", ["config", "format", "missing", "mixer"])
+def test_a_broken_folder_is_named(copy: Path, damage: str):
+    if damage == "config":
+        (copy / "config.json").write_text("{not json")
+    elif damage == "format":
+        write_json(copy / "config.json", {"format": "something/9"})
+    elif damage == "missing":
+        (copy / "index.safetensors").unlink()
+    else:
+        (copy / "mixer.json").write_text("[]")
+    with pytest.raises(ConstructibleError, match="Fix:") as raised:
+        load(copy)
+    assert str(copy) in str(raised.value)
