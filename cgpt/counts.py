@@ -8,8 +8,8 @@ count. `cgpt.ladder` turns the levels into one distribution.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from cgpt.compiled import compiled
 from cgpt.index import _LEVELS, HEAVY, N_LEVELS
 
 FILE_LEVELS = (1, 2, 3, 4, 5, 8)
@@ -27,7 +27,7 @@ _FILE_LEVELS = np.array(FILE_LEVELS, dtype=np.int64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, inline="always")
+@compiled
 def bucket(n, t):  # pragma: no cover - compiled
     """Bucket of a context seen `n` times with `t` different followers: 10 sizes x 6 degrees of certainty."""
     size = 0
@@ -50,7 +50,7 @@ def bucket(n, t):  # pragma: no cover - compiled
     return size * 6 + certainty
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cover - compiled
     """Slices of `order` whose contexts end like `history[:i]`, one per level; returns (levels found, longest match).
 
@@ -97,7 +97,7 @@ def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cove
         k += 1
 
 
-@njit(cache=True, inline="always")
+@compiled
 def _heavy_context(heavy_level, heavy_low, level, lo):  # pragma: no cover - compiled
     a = heavy_level[level]
     b = heavy_level[level + 1]
@@ -110,7 +110,7 @@ def _heavy_context(heavy_level, heavy_low, level, lo):  # pragma: no cover - com
     return a
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def corpus_level(
     followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts, level, lo, hi, target, stamp, mark
 ):  # pragma: no cover - compiled
@@ -143,7 +143,7 @@ def corpus_level(
     return n, np.int64(t), np.int64(c)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no cover - compiled
     """Note the contexts that end before positions begin..end-1 of `history`, level by level.
 
@@ -171,7 +171,7 @@ def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no
             heads[level, slot] = i
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def file_level(history, previous, level, i, target, stamp, mark):  # pragma: no cover - compiled
     """(n, t, count of target) over the most recent occurrences of the context before position i in this file."""
     n = 0
@@ -190,7 +190,7 @@ def file_level(history, previous, level, i, target, stamp, mark):  # pragma: no 
     return np.int64(n), np.int64(t), np.int64(c)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def target_levels(
     tokens, order, followers, first, unigram,
     heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
@@ -233,7 +233,7 @@ def target_levels(
             shares[row, N_LEVELS + level] = c / n
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def all_levels(
     tokens, order, followers, first, unigram,
     heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
+from cgpt.compiled import compiled
 from ontology.io import load_tensors, save_tensors
 
 SEPARATOR = 0
@@ -90,7 +90,7 @@ class CorpusIndex:
         return len(self.order) + len(self.heavy_tokens)
 
 
-@njit(cache=True)
+@compiled
 def _shared_lengths(tokens, order, limit):  # pragma: no cover - compiled
     """uint8[n]: tokens that context j shares with context j-1, counted to `limit` and not past a separator."""
     shared = np.zeros(len(order), dtype=np.uint8)
@@ -110,7 +110,7 @@ def _shared_lengths(tokens, order, limit):  # pragma: no cover - compiled
     return shared
 
 
-@njit(cache=True)
+@compiled
 def _heavy_histograms(followers, shared, levels, heavy, vocab_size):  # pragma: no cover - compiled
     n = len(followers)
     level_start = np.zeros(len(levels) + 1, dtype=np.int64)

@@ -12,8 +12,8 @@ contexts; the weights are the maximum-likelihood ones, by expectation-maximisati
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from cgpt.compiled import compiled
 from cgpt.counts import ABSENT, N_ALL_LEVELS, N_BUCKETS
 
 EM_ROUNDS = 25
@@ -21,7 +21,7 @@ _PRIOR_SEEN, _PRIOR_ESCAPED = 2.0, 1.0
 """Every bucket starts from this many imagined observations, of which this many escaped: escapes stay inside (0, 1)."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def climb(base, buckets, shares, escape):  # pragma: no cover - compiled
     """Probability of each target: base float64[m], buckets uint8[m, L], shares float32[m, L] -> float64[m]."""
     p = base.copy()
@@ -36,7 +36,7 @@ def climb(base, buckets, shares, escape):  # pragma: no cover - compiled
     return p
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _expectation(base, buckets, shares, escape, escaped, seen):  # pragma: no cover - compiled
     n_levels = buckets.shape[1]
     x = np.zeros(n_levels + 1)
@@ -83,7 +83,7 @@ def level_weights(buckets: np.ndarray, escape: np.ndarray) -> tuple[float, np.nd
     return rest, weights
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def spread(out, starts, entry_tokens, entry_shares, weights):  # pragma: no cover - compiled
     """Add weights[l] * share to out[token] for every follower listed by `counts.all_levels`. out float64[V]."""
     for level in range(len(weights)):

@@ -6,9 +6,9 @@ The same function serves scoring, generation and the sum test, so there is one d
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cgpt import counts, names
+from cgpt.compiled import compiled
 from cgpt.ladder import spread
 
 COUNTS, NET, REFINED, NAMES = range(4)
@@ -20,7 +20,7 @@ S_NET, S_CORPUS, S_FILE, S_NAMES, S_UNIGRAM = range(len(SOURCES))
 _ROOM = 1 << 14
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ladder_weights(buckets, escape, weights):  # pragma: no cover - compiled
     """Fill weights of the levels for one escape table; returns the base's weight. All sum to 1."""
     rest = 1.0
@@ -33,7 +33,7 @@ def _ladder_weights(buckets, escape, weights):  # pragma: no cover - compiled
     return rest
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def names_weight(slots, offered, rank_weights):  # pragma: no cover - compiled
     """(weight of all names offered, weight of those that may end here) for one position."""
     total = 0.0
@@ -47,7 +47,7 @@ def names_weight(slots, offered, rank_weights):  # pragma: no cover - compiled
     return total, ended
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mix_one(
     mix, escape_counts, escape_refined, buckets, starts, entry_tokens, entry_shares, unigram,
     own_logits, own_ids, outside, outside_unigram, offered, slots, rank_weights, level_weights, out, parts,
@@ -103,7 +103,7 @@ def mix_one(
     parts[S_UNIGRAM] = w_unigram
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def score_rows(
     tokens, order, followers, first, unigram_counts,
     heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
@@ -158,7 +158,7 @@ def score_rows(
         out_bucket[r] = b
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mix_bucket(corpus_match, file_depth, names_present, corpus_steps, file_steps):  # pragma: no cover - compiled
     """The mixer's bucket of one position; the same as `mixer.bucket_of`."""
     corpus = 0

@@ -134,11 +134,17 @@ class ConstructedLM(_Routed):
         super().__init__(folder, config)
         self.index = CorpusIndex.load(folder / "index.safetensors")
         self.nets = Nets.load(folder / "nets.safetensors") if config["nets"] else None
-        self.mixer = Mixer.from_json(read_json(folder / "mixer.json"))
-        ladder = read_json(folder / "ladder.json")
-        self.escape_counts = np.array(ladder["escape_counts"], dtype=np.float64)
-        self.escape_refined = np.array(ladder["escape_refined"], dtype=np.float64)
-        self.rank_weights = np.array(read_json(folder / "names.json")["weights"], dtype=np.float64)
+        try:
+            self.mixer = Mixer.from_json(read_json(folder / "mixer.json"))
+            ladder = read_json(folder / "ladder.json")
+            self.escape_counts = np.array(ladder["escape_counts"], dtype=np.float64)
+            self.escape_refined = np.array(ladder["escape_refined"], dtype=np.float64)
+            self.rank_weights = np.array(read_json(folder / "names.json")["weights"], dtype=np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConstructibleError(
+                f"mixer.json, ladder.json or names.json is not what a build writes ({error!r}).",
+                fix="build the model again", file=folder,
+            ) from error  # fmt: skip
         self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])
         self.unigram = smoothed_unigram(self.index.unigram)
         if self.mixer.concepts != self.concepts:

@@ -10,7 +10,8 @@ of recency is right, for names, for attributes of the same receiver and for othe
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from cgpt.compiled import compiled
 
 N_KEPT = 96
 """Names kept per file; the least recently used one is dropped."""
@@ -53,7 +54,7 @@ def spacing_tables(token_bytes: list[bytes]) -> tuple[np.ndarray, np.ndarray, np
     return bare, spaced, tight
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _same_name(ids, a, b, length, bare):  # pragma: no cover - compiled
     if bare[ids[a]] != bare[ids[b]]:
         return False
@@ -63,7 +64,7 @@ def _same_name(ids, a, b, length, bare):  # pragma: no cover - compiled
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _use(names, ids, first, length, scope, receiver, bare):  # pragma: no cover - compiled
     """Move the name to the front, adding it if it is new in its scope."""
     used = names[N_KEPT, 0]
@@ -95,7 +96,7 @@ def _use(names, ids, first, length, scope, receiver, bare):  # pragma: no cover 
     names[0, _RECEIVER] = receiver
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def offer_names(
     ids, name_first, scope, receiver, is_attribute, in_code, is_word, bare, spaced, tight,
     names, begin, end, tokens, slots,
@@ -164,7 +165,7 @@ def offer_names(
             offered += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def names_target(targets, base, tokens, slots, weights, out):  # pragma: no cover - compiled
     """Probability of each target: offered weight on it plus, for names that may end, base float64[m] times theirs."""
     for i in range(len(targets)):

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from cgpt import counts, lexer, names
+from cgpt.compiled import compiled
 from cgpt.tokenizer import KINDS, Tokenizer
 
 PREVIOUS = 8
@@ -78,7 +78,7 @@ class Alphabet:
         return Alphabet(len(token_bytes), token_bytes, bare, spaced, tight, is_word)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(
     history, registers, token_at, previous, offered, slots, bare, n_tokens, begin, end, out
 ):  # pragma: no cover - compiled
@@ -106,7 +106,7 @@ def _gather(
         out[i, at + 2] = n_tokens + 1 + min(max(registers[i, _INDENT], 0) // 2, N_NUMBERS - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _name_rows(registers, token_at, begin, end, name_start, receiver_column, name_first, receiver):  # pragma: no cover
     for i in range(begin, end):
         offset = registers[i, name_start]
@@ -197,9 +197,11 @@ class FileView:
         """Work out all rows from boundary `begin` to the last."""
         end = self.n + 1
         position = int(self.ends[begin - 1]) if begin else 0
+        # The lexer may look at the byte after a boundary to save work: it must be one that was read, or none.
         lexer.resume(
-            self._state, self.data, position, self.ends[begin:end], self.fields[begin:end], self.registers[begin:end]
-        )
+            self._state, self.data[: self.n_bytes], position, self.ends[begin:end], self.fields[begin:end],
+            self.registers[begin:end],
+        )  # fmt: skip
         counts.extend_file_index(self.history, begin + 1, end + 1, self._keys, self._heads, self.previous)
         _name_rows(
             self.registers, self.token_at, begin, end, _COLUMN["name_start"], _COLUMN["receiver"],
