@@ -50,7 +50,7 @@ class BaselineConfig:
     layers: int
     intermediate_size: int
     context: int = 512
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     warm_up: float = 0.03
