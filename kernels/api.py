@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from kernels import adam, checks, ops, training
+from kernels import adam, checks, function, ops, training
 from kernels.adam import AdamRule, AdamState
 from kernels.backends import choose
 from kernels.plan import Plan
@@ -17,17 +18,25 @@ from kernels.vocabulary import Vocabulary
 
 
 def _module(name: str) -> ModuleType:
-    if name == "reference":
-        from kernels import reference
+    """The backend's own module, imported when it is first used."""
+    return importlib.import_module("kernels.reference" if name == "reference" else f"kernels.{name}_backend")
 
-        return reference
-    if name == "cpu":
-        from kernels import cpu_backend
 
-        return cpu_backend
-    from kernels import torch_backend
-
-    return torch_backend
+def _run(
+    name: str,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    plan: Plan,
+    activation: str,
+    combine: bool,
+) -> Tensor:
+    module = _module(name)
+    if name in ("cpu", "triton"):
+        return function.run(module, x, weights, biases, plan, activation, combine)
+    if activation == "none":
+        return module.ragged_linear(x, weights[0], biases[0], plan)
+    return module.ragged_mlp(x, list(weights), list(biases), plan, activation, combine)
 
 
 def _compiled(
@@ -71,7 +80,7 @@ def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *,
     if torch.compiler.is_compiling():
         return _compiled(x, [weight], [bias], plan, "relu", False, backend)
     name, _ = choose(plan, [weight], backend, "mlp")
-    return _module(name).ragged_linear(x, weight, bias, plan)
+    return _run(name, x, [weight], [bias], plan, "none", False)
 
 
 def ragged_mlp(
@@ -108,7 +117,7 @@ def ragged_mlp(
     if torch.compiler.is_compiling():
         return _compiled(x, weights, biases, plan, activation, combine, backend)
     name, _ = choose(plan, weights, backend, "mlp")
-    return _module(name).ragged_mlp(x, list(weights), list(biases), plan, activation, combine)
+    return _run(name, x, weights, biases, plan, activation, combine)
 
 
 def ragged_softmax_xent(
@@ -230,4 +239,8 @@ def train_step_(
     name, _ = choose(plan, params, backend, "train")
     if name == "cpu":
         return _module(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule or AdamRule())
-    return training.step_(_module(name), x, targets, stacked, plan, state, lr, loss, rule or AdamRule())
+
+    def forward(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+        return _run(name, x.detach(), weights, biases, plan, stacked.activation, False)
+
+    return training.step_(forward, targets, stacked, plan, state, lr, loss, rule or AdamRule())

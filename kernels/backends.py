@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kernels.plan import Plan
 
-BACKENDS = ("reference", "torch", "cpu")
+BACKENDS = ("reference", "torch", "cpu", "triton")
 LARGEST_SHARE, LARGE_ROWS = 0.6, 512  # the cpu backend gives a module to one thread
 VARIABLE = "CONSTRUCTIBLE_KERNELS"
 _chosen: ContextVar[str | None] = ContextVar("constructible_kernels_backend", default=None)
@@ -54,16 +55,18 @@ def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, ope
         ValueError: the backend asked for cannot take this device or dtype, or is not known.
     """
     request = asked(backend)
-    if request is not None and request[0] != "cpu":
-        return request
-    plain = all(p.dtype == torch.float32 for p in params) and plan.device.type == "cpu"
-    if not plain:
-        if request is not None:
-            found = f"{params[0].dtype} on {plan.device}"
-            raise ValueError(f"backend cpu ({request[1]}) takes float32 on the CPU, not {found}: use torch")
-        return "torch", "the backend for every device and dtype"
+    refusal = {name: _refusal(name, plan, params, operation) for name in ("cpu", "triton")}
     if request is not None:
+        name, origin = request
+        if refusal.get(name):
+            raise ValueError(f"backend {name} ({origin}) cannot take this: {refusal[name]}. Fix: use torch")
         return request
+    if plan.device.type == "cuda":
+        if not refusal["triton"]:
+            return "triton", "on a GPU, in float32 or less: no padding, no wait for the device"
+        return "torch", f"triton cannot take it ({refusal['triton']})"
+    if refusal["cpu"]:
+        return "torch", f"cpu cannot take it ({refusal['cpu']})"
     if operation == "xent":
         return "cpu", "float32 on the CPU: one pass over each module's logits"
     from kernels.cpu_backend import largest_share
@@ -71,6 +74,30 @@ def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, ope
     if largest_share(plan) > LARGEST_SHARE and plan.n_pairs >= LARGE_ROWS:
         return "torch", f"one module has {largest_share(plan):.0%} of the rows: one large product uses all cores"
     return "cpu", "float32 on the CPU: each module's whole network while its weights are in cache"
+
+
+def interpreted() -> bool:
+    """Whether this process runs Triton kernels in the interpreter (set before triton is imported)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _refusal(name: str, plan: Plan, params: Sequence[Tensor], operation: str) -> str:
+    """Why a backend cannot take the work, or ''."""
+    dtype = params[0].dtype if params else torch.float32
+    if name == "cpu":
+        fits = plan.device.type == "cpu" and dtype == torch.float32
+        return "" if fits else f"it takes float32 on the CPU, not {dtype} on {plan.device}"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if plan.device.type != "cuda" and not (plan.device.type == "cpu" and interpreted()):
+        return f"it needs a CUDA device, the plan is on {plan.device}"
+    if operation == "xent":
+        return "it has no kernel for the loss"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"it takes float32, bfloat16 or float16, not {dtype}"
+    if interpreted() and dtype == torch.bfloat16:
+        return "the interpreter's bfloat16 products are wrong"
+    return ""
 
 
 def explain(plan: Plan, params: Sequence[Tensor], backend: str | None = None) -> str:

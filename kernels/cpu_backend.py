@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numba
 import numpy as np
@@ -20,15 +19,6 @@ LOSS = {"mse": nm.MSE, "logistic": nm.LOGISTIC, "softmax": nm.SOFTMAX}
 SMALL_WORK = 200_000  # multiply-adds below which waking a second thread costs more than it brings
 NO_LABELS, NO_FLOATS = np.zeros(0, np.int64), np.zeros(0, np.float32)
 NO_DOUBLES = np.zeros(4, np.float64)
-
-
-def refusal(plan: Plan, params: Sequence[Tensor]) -> str:
-    """Why this backend cannot take the work, or ''."""
-    if plan.device.type != "cpu":
-        return f"it runs on the CPU, not on {plan.device}"
-    if any(p.dtype != torch.float32 for p in params):
-        return f"it computes in float32, not {next(p.dtype for p in params if p.dtype != torch.float32)}"
-    return ""
 
 
 def largest_share(plan: Plan) -> float:
@@ -135,50 +125,6 @@ def pairs_backward(
     if d_pairs is not None and len(x) != plan.n_pairs:
         d_pairs = d_pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
     return d_pairs, d_weights, d_biases
-
-
-class _MLP(torch.autograd.Function):
-    """x [T, D0] or pairs [N, D0] -> answers [N, D] in pair order; params: weights, then biases."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: Plan, activation: str, *params: Tensor | None) -> Tensor:
-        ctx.plan, ctx.activation, layers = plan, activation, len(params) // 2
-        ctx.save_for_backward(x, *params)
-        return pairs_forward(x, [w for w in params[:layers] if w is not None], params[layers:], plan, activation)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *params = ctx.saved_tensors
-        layers = len(params) // 2
-        need_x, _, _, *need = ctx.needs_input_grad
-        d_x, d_weights, d_biases = pairs_backward(
-            grads[0], x, params[:layers], params[layers:], ctx.plan, ctx.activation, need_x, need
-        )
-        return d_x, None, None, *d_weights, *d_biases
-
-
-def _run(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str, combine: bool
-) -> Tensor:
-    rows = x.reshape(plan.n_pairs, x.shape[2]) if x.dim() == 3 else x
-    flat: Tensor = _MLP.apply(  # pyright: ignore[reportAssignmentType]
-        rows, plan, activation, *weights, *biases
-    )
-    pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
-    if combine:
-        assert plan.gate is not None
-        return (pairs * plan.gate[:, :, None]).sum(1)
-    return pairs if plan.many else pairs[:, 0]
-
-
-def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    return _run(x, [weight], [bias], plan, "none", False)
-
-
-def ragged_mlp(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan, activation: str, combine: bool
-) -> Tensor:
-    return _run(x, weights, biases, plan, activation, combine)
 
 
 @torch.no_grad()

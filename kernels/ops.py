@@ -6,6 +6,7 @@ torch.compile the plan's tensors are the arguments, and the backend is chosen wh
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import torch_backend, torch_xent
+from kernels import torch_xent
 from kernels.backends import choose
 from kernels.checks import check_xent_values
 from kernels.plan import Plan
@@ -30,13 +31,9 @@ def _plan(order: Tensor, inverse: Tensor, offsets: Tensor, n_choices: int) -> Pl
 
 def _backend(plan: Plan, params: Sequence[Tensor], backend: str) -> ModuleType:
     name, _ = choose(plan, params, backend or None)
-    if name == "cpu":
-        from kernels import cpu_backend
-
-        return cpu_backend
-    if name != "torch":
-        raise ValueError(f"under torch.compile the backend {name!r} cannot be used: use torch or cpu")
-    return torch_backend
+    if name == "reference":
+        raise ValueError("the backend reference has no registered operation: use torch, cpu or triton")
+    return importlib.import_module(f"kernels.{name}_backend")
 
 
 def _split(params: Sequence[Tensor], biased: Sequence[int]) -> tuple[list[Tensor], list[Tensor | None]]:
@@ -141,8 +138,8 @@ def _vocabulary(starts: Tensor, ids: Tensor | None, n_tokens: int) -> Vocabulary
 
 def _one_pass(plan: Plan, output: Tensor, backend: str) -> torch_xent.Pass:
     name, _ = choose(plan, [output], backend or None, "xent")
-    if name not in ("torch", "cpu"):
-        raise ValueError(f"under torch.compile the backend {name!r} cannot be used: use torch or cpu")
+    if name == "reference":
+        raise ValueError("the backend reference has no registered operation: use torch or cpu")
     return torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
 
 

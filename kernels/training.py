@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,7 @@ def row_losses(answers: Tensor, targets: Tensor, loss: str) -> Tensor:
 
 
 def step_(
-    backend: ModuleType,
-    x: Tensor,
+    network: Callable[[Sequence[Tensor], Sequence[Tensor | None]], Tensor],
     targets: Tensor,
     stacked: MLPStack,
     plan: Plan,
@@ -40,9 +39,9 @@ def step_(
     pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
     with torch.enable_grad():
         weights, biases = [w for w, _ in pairs], [b for _, b in pairs]
-        answers = backend.ragged_mlp(x.detach(), weights, biases, plan, stacked.activation, False)
+        answers = network(weights, biases)
         losses = row_losses(answers.reshape(plan.n_rows, answers.shape[-1]), targets, loss)
-        share = 1 / plan.counts.clamp(min=1).to(x.dtype)
+        share = 1 / plan.counts.clamp(min=1).to(answers.dtype)
         grads = torch.autograd.grad((losses * share.index_select(0, row_modules(plan))).sum(), leaves)
     adam.step_([p.detach() for p in stacked.params], list(grads), state, lr, rule, plan.touched)
     return losses.detach()

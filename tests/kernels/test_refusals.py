@@ -122,11 +122,11 @@ def test_backend_is_chosen_and_explained(monkeypatch):
         assert explain(PLAN, [W], "reference").startswith("reference: asked for by argument")
     monkeypatch.setenv("CONSTRUCTIBLE_KERNELS", "cuda")
     with pytest.raises(
-        ValueError, match="CONSTRUCTIBLE_KERNELS: no kernel backend 'cuda'; known: reference, torch, cpu"
+        ValueError, match="CONSTRUCTIBLE_KERNELS: no kernel backend 'cuda'; known: reference, torch, cpu, triton"
     ):
         ragged_linear(X, W, B, PLAN)
     monkeypatch.setenv("CONSTRUCTIBLE_KERNELS", "cpu")
-    with pytest.raises(ValueError, match="takes float32 on the CPU, not torch.float64 on cpu: use torch"):
+    with pytest.raises(ValueError, match="takes float32 on the CPU, not torch.float64 on cpu. Fix: use torch"):
         ragged_linear(X.double(), W.double(), B.double(), PLAN)
     monkeypatch.delenv("CONSTRUCTIBLE_KERNELS")
     assert "2 modules, 3 rows, per module 4x5, float32 on cpu" in explain(PLAN, [W])

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from kernels import AdamRule, AdamState, MLPStack, adam, adam_step_, route, stack, train_step_, unstack
-from kernels.backends import BACKENDS
 
 LOSS = {
     "mse": lambda y, t: F.mse_loss(y, t),
@@ -22,7 +21,7 @@ def _modules(n, activation: type[nn.Module] = nn.SiLU, bias=True, dtype=torch.fl
     return [nn.Sequential(nn.Linear(5, 9, bias=bias), activation(), nn.Linear(9, 3)).to(dtype) for _ in range(n)]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("loss", ["mse", "logistic", "softmax"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_step_equals_separate_trainings(backend, loss, decay):
@@ -61,7 +60,7 @@ def test_step_equals_separate_trainings(backend, loss, decay):
             torch.testing.assert_close(a, b, rtol=1e-9 if dtype == torch.float64 else 2e-4, atol=tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_untouched_modules_do_not_move(backend):
     stacked = MLPStack.init(8, (4, 6, 2), seed=3)
     state = AdamState.of(stacked.params)

@@ -1,0 +1,204 @@
+"""The GPU kernels. Imported only where triton is wanted: this is the one file that imports it.
+
+One program takes one tile of rows, all of one module, so the weights of a module are read once per tile and stay in
+cache while its tiles run. No atomics: every number is written by one program, in one order.
+"""
+
+# pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
+# (triton is an extra; inside a kernel, constexpr decides which branch exists)
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+RELU, GELU, SILU, NONE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3), tl.constexpr(0)
+
+
+@triton.jit
+def _activate(z, KIND: tl.constexpr):
+    if KIND == RELU:
+        z = tl.maximum(z, 0.0)
+    elif KIND == GELU:
+        z = 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
+    elif KIND == SILU:
+        z = z / (1.0 + tl.exp(-z))
+    return z
+
+
+@triton.jit
+def _slope(z, KIND: tl.constexpr):
+    """Derivative of the activation at z."""
+    one = tl.full(z.shape, 1.0, tl.float32)
+    if KIND == RELU:
+        one = tl.where(z > 0, 1.0, 0.0)
+    elif KIND == GELU:
+        one = 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
+    elif KIND == SILU:
+        s = 1.0 / (1.0 + tl.exp(-z))
+        one = s * (1.0 + z * (1.0 - s))
+    return one
+
+
+@triton.jit
+def linear_tiles(
+    x, weight, bias, before, out, offsets, tile_module, tile_start, source, target,
+    n_modules, n_in, n_out, weight_module, weight_in, weight_out,
+    GATHER: tl.constexpr, SCATTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
+    PRECISION: tl.constexpr, TILE: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
+):  # fmt: skip
+    """out[rows of the tile] = f(x[rows] @ weight[module] + bias[module]).
+
+    Program (i, j): tile i, columns block j. The weight is read through its strides, so the same kernel multiplies by
+    the transpose in the backward pass. ACTIVATION is applied to x as it is read; SLOPE multiplies the result by the
+    derivative of that activation at `before`.
+    """
+    tile = tl.program_id(0)
+    module = tl.load(tile_module + tile)
+    if module >= n_modules:  # the grid has as many programs as there can be tiles at most
+        return
+    start = tl.load(tile_start + tile)
+    stop = tl.load(offsets + module + 1)
+    positions = start + tl.arange(0, TILE)
+    alive = positions < stop
+    columns = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    in_columns = columns < n_out
+    rows = positions
+    if GATHER:
+        rows = tl.load(source + positions, mask=alive, other=0)
+    rows = rows.to(tl.int64)
+    base = weight + module.to(tl.int64) * weight_module
+    total = tl.zeros((TILE, BLOCK_OUT), tl.float32)
+    for k in range(0, n_in, BLOCK_IN):
+        inner = k + tl.arange(0, BLOCK_IN)
+        inside = inner < n_in
+        left = tl.load(x + rows[:, None] * n_in + inner[None, :], mask=alive[:, None] & inside[None, :], other=0.0)
+        if ACTIVATION != NONE:
+            left = _activate(left.to(tl.float32), ACTIVATION).to(x.dtype.element_ty)
+        right = tl.load(
+            base + inner[:, None] * weight_in + columns[None, :] * weight_out,
+            mask=inside[:, None] & in_columns[None, :],
+            other=0.0,
+        )
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+    if BIAS:
+        line = tl.load(bias + module.to(tl.int64) * n_out + columns, mask=in_columns, other=0.0)
+        total += line.to(tl.float32)[None, :]
+    here = alive[:, None] & in_columns[None, :]
+    if SLOPE != NONE:
+        z = tl.load(before + positions.to(tl.int64)[:, None] * n_out + columns[None, :], mask=here, other=0.0)
+        total *= _slope(z.to(tl.float32), SLOPE)
+    ends = positions
+    if SCATTER:
+        ends = tl.load(target + positions, mask=alive, other=0)
+    at = out + ends.to(tl.int64)[:, None] * n_out + columns[None, :]
+    tl.store(at, total.to(out.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def weight_gradient(
+    x, grad, d_weight, d_bias, offsets, source, target, n_in, n_out,
+    GATHER: tl.constexpr, SCATTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr, TILE: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
+):  # fmt: skip
+    """d_weight[m] = sum over its rows of f(x)^T grad, d_bias[m] = sum of grad; program (m, in block, out block).
+
+    A module's rows are summed by one program in their order; a module without rows gets zeros.
+    """
+    module = tl.program_id(0)
+    inner = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+    columns = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    inside, in_columns = inner < n_in, columns < n_out
+    start, stop = tl.load(offsets + module), tl.load(offsets + module + 1)
+    total = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
+    line = tl.zeros((BLOCK_OUT,), tl.float32)
+    for first in range(start, stop, TILE):
+        positions = first + tl.arange(0, TILE)
+        alive = positions < stop
+        rows, ends = positions, positions
+        if GATHER:
+            rows = tl.load(source + positions, mask=alive, other=0)
+        if SCATTER:
+            ends = tl.load(target + positions, mask=alive, other=0)
+        left = tl.load(
+            x + rows.to(tl.int64)[None, :] * n_in + inner[:, None], mask=inside[:, None] & alive[None, :], other=0.0
+        )
+        if ACTIVATION != NONE:
+            left = _activate(left.to(tl.float32), ACTIVATION).to(x.dtype.element_ty)
+        right = tl.load(
+            grad + ends.to(tl.int64)[:, None] * n_out + columns[None, :],
+            mask=alive[:, None] & in_columns[None, :],
+            other=0.0,
+        )
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        if BIAS:
+            line += tl.sum(right.to(tl.float32), 0)
+    module = module.to(tl.int64)
+    at = d_weight + module * n_in * n_out + inner[:, None] * n_out + columns[None, :]
+    tl.store(at, total.to(d_weight.dtype.element_ty), mask=inside[:, None] & in_columns[None, :])
+    if BIAS:
+        once = in_columns & (tl.program_id(1) == 0)
+        tl.store(d_bias + module * n_out + columns, line.to(d_bias.dtype.element_ty), mask=once)
+
+
+@triton.jit
+def _layer(values, weight, bias, module, n_in, n_out, BIAS: tl.constexpr, P_IN: tl.constexpr, P_OUT: tl.constexpr,
+           PRECISION: tl.constexpr):  # fmt: skip
+    """values [TILE, P_IN] -> float32 [TILE, P_OUT]; the whole weight at once."""
+    inner, columns = tl.arange(0, P_IN), tl.arange(0, P_OUT)
+    at = weight + module * n_in * n_out + inner[:, None] * n_out + columns[None, :]
+    w = tl.load(at, mask=(inner < n_in)[:, None] & (columns < n_out)[None, :], other=0.0)
+    total = tl.dot(values, w, input_precision=PRECISION)
+    if BIAS:
+        line = tl.load(bias + module * n_out + columns, mask=columns < n_out, other=0.0)
+        total += line.to(tl.float32)[None, :]
+    return total
+
+
+@triton.jit
+def network_tiles(
+    x, w0, b0, w1, b1, w2, b2, w3, b3, out, offsets, tile_module, tile_start, source, target,
+    n_modules, d0, d1, d2, d3, d4,
+    LAYERS: tl.constexpr, BIASES: tl.constexpr, ACTIVATION: tl.constexpr, GATHER: tl.constexpr,
+    PRECISION: tl.constexpr, TILE: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
+    P3: tl.constexpr, P4: tl.constexpr,
+):  # fmt: skip
+    """A tile of rows through all layers of its module; hidden values stay in registers and shared memory.
+
+    P0 .. P4: the widths d0 .. d4 rounded up to powers of two of at least 16. BIASES: bit l says layer l has a bias.
+    """
+    tile = tl.program_id(0)
+    module = tl.load(tile_module + tile)
+    if module >= n_modules:
+        return
+    start = tl.load(tile_start + tile)
+    stop = tl.load(offsets + module + 1)
+    module = module.to(tl.int64)
+    positions = start + tl.arange(0, TILE)
+    alive = positions < stop
+    rows, ends = positions, positions
+    if GATHER:
+        rows = tl.load(source + positions, mask=alive, other=0)
+        ends = tl.load(target + positions, mask=alive, other=0)
+    inner = tl.arange(0, P0)
+    kind = x.dtype.element_ty
+    at = x + rows.to(tl.int64)[:, None] * d0 + inner[None, :]
+    values = tl.load(at, mask=alive[:, None] & (inner < d0)[None, :], other=0.0)
+    z = _layer(values, w0, b0, module, d0, d1, BIASES & 1, P0, P1, PRECISION)
+    z = _layer(_activate(z, ACTIVATION).to(kind), w1, b1, module, d1, d2, BIASES & 2, P1, P2, PRECISION)
+    if LAYERS > 2:
+        z = _layer(_activate(z, ACTIVATION).to(kind), w2, b2, module, d2, d3, BIASES & 4, P2, P3, PRECISION)
+    if LAYERS > 3:
+        z = _layer(_activate(z, ACTIVATION).to(kind), w3, b3, module, d3, d4, BIASES & 8, P3, P4, PRECISION)
+    if LAYERS == 2:
+        _store_rows(z, out, ends, alive, d2, P2)
+    elif LAYERS == 3:
+        _store_rows(z, out, ends, alive, d3, P3)
+    else:
+        _store_rows(z, out, ends, alive, d4, P4)
+
+
+@triton.jit
+def _store_rows(z, out, ends, alive, width, P: tl.constexpr):
+    columns = tl.arange(0, P)
+    at = out + ends.to(tl.int64)[:, None] * width + columns[None, :]
+    tl.store(at, z.to(out.dtype.element_ty), mask=alive[:, None] & (columns < width)[None, :])
