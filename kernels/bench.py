@@ -39,11 +39,11 @@ class Workload:
         return f"{self.n_modules}x{self.rows}x{'-'.join(map(str, self.widths))}/{self.spread}"
 
     def choice(self, seed: int) -> Tensor:
-        """int64 [M * rows], shuffled, so that the plan has sorting to do; uniform: exactly `rows` each."""
+        """int64 [M * rows]; uniform: `rows` each, in order, as batched products want it; the others shuffled."""
         generator = torch.Generator().manual_seed(seed)
         total = self.n_modules * self.rows
         if self.spread == "uniform":
-            return (torch.arange(total) % self.n_modules)[torch.randperm(total, generator=generator)]
+            return torch.arange(self.n_modules).repeat_interleave(self.rows)
         if self.spread == "zipf":
             chance = 1 / torch.arange(1, self.n_modules + 1, dtype=torch.float64)
             return torch.multinomial(chance, total, replacement=True, generator=generator)

@@ -2,6 +2,9 @@
 
 The C library's exp is a call per element; these are branch-free polynomials, so that a plain loop over an array becomes
 vector instructions on any machine. Worst errors are asserted in the tests.
+
+Numba's cache on disk looks at the file of the compiled function alone: after a change here or in numba_panels.py,
+delete kernels/__pycache__/*.nb* so that what was inlined elsewhere is compiled again.
 """
 
 # pyright: reportCallIssue=false

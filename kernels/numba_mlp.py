@@ -17,7 +17,7 @@ import numpy as np
 
 from kernels.numba_adam import adam
 from kernels.numba_math import COMPILED, HALF, INLINE, ONE, exp32, normal_cdf32, sigmoid32
-from kernels.numba_panels import LANE, floats, multiply
+from kernels.numba_panels import LANE, copy_row, floats, multiply
 
 TILE = 64
 LAYERS = 4
@@ -77,11 +77,27 @@ def copy_rows(source: int, source_row: int, target: int, rows: int, columns: int
     """Packed rows at `source` (row stride in floats) -> rows padded to LANE at `target`, zeros behind."""
     wide = padded(columns)
     for i in range(rows):
-        row, out = floats(source + 4 * i * source_row, columns), floats(target + 4 * i * wide, wide)
-        for j in range(columns):
-            out[j] = row[j]
+        copy_row(source + 4 * i * source_row, target + 4 * i * wide, columns)
+        out = floats(target + 4 * i * wide, wide)
         for j in range(columns, wide):
             out[j] = np.float32(0)
+
+
+@numba.njit("void(i8, i4[::1], i8, i8, i8, i8)", **COMPILED)
+def gather_rows(x: int, source: Any, start: int, rows: int, width: int, target: int) -> None:
+    """Rows source[start : start + rows] of x [., width] -> rows of the padded width at `target`; pads are left."""
+    wide = padded(width)
+    for i in range(rows):
+        copy_row(x + 4 * np.int64(source[start + i]) * width, target + 4 * i * wide, width)
+
+
+@numba.njit("void(i8, i4[::1], i8, i8, i8, i8, i8)", **COMPILED)
+def scatter_rows(values: int, target: Any, start: int, rows: int, width: int, out: int, scatter: int) -> None:
+    """Rows of the padded width at `values` -> rows target[start : start + rows] of out; without scatter, in order."""
+    wide = padded(width)
+    for i in range(rows):
+        at = np.int64(target[start + i]) if scatter else start + i
+        copy_row(values + 4 * i * wide, out + 4 * at * width, width)
 
 
 @numba.njit("void(i8, i8, i8, i8)", **COMPILED)
@@ -105,10 +121,8 @@ def fill_bias(bias: Any, target: Any, rows: Any, columns: Any) -> None:
         for j in range(rows * wide):
             out[j] = np.float32(0)
         return
-    values = floats(bias, columns)
     for i in range(rows):
-        for j in range(columns):
-            out[i * wide + j] = values[j]
+        copy_row(bias, target + 4 * i * wide, columns)
         for j in range(columns, wide):
             out[i * wide + j] = np.float32(0)
 
@@ -230,7 +244,7 @@ def forward_modules(
     layers = len(widths) - 1
     base, place = np.zeros(LAYERS, np.int64), np.zeros((LAYERS, 8), np.int64)
     tile = layer_bases(widths, scratch, base)
-    width, answer, answer8 = widths[0], widths[layers], padded(widths[layers])
+    width, answer = widths[0], widths[layers]
     for module in range(low, high):
         start, stop = np.int64(offsets[module]), np.int64(offsets[module + 1])
         if start == stop:
@@ -240,18 +254,10 @@ def forward_modules(
             rows = min(TILE, stop - start)
             values, row = x + 4 * start * width, width
             if gather:
-                for i in range(rows):
-                    copy_rows(
-                        x + 4 * np.int64(source[start + i]) * width, width, tile + 4 * i * padded(width), 1, width
-                    )
+                gather_rows(x, source, start, rows, width, tile)
                 values, row = tile, padded(width)
             forward_tile(place, widths, values, row, rows, activation, 0)
-            answers = floats(place[layers - 1, 5], rows * answer8)
-            for i in range(rows):
-                at = np.int64(target[start + i]) if gather else start + i
-                line = floats(out + 4 * at * answer, answer)
-                for j in range(answer):
-                    line[j] = answers[i * answer8 + j]
+            scatter_rows(place[layers - 1, 5], target, start, rows, answer, out, gather)
             start += rows
 
 
@@ -370,8 +376,7 @@ def backward_modules(
             rows = min(TILE, stop - start)
             values, row = x + 4 * start * width, width
             if gather:
-                for i in range(rows):
-                    copy_rows(x + 4 * np.int64(source[start + i]) * width, width, tile + 4 * i * width8, 1, width)
+                gather_rows(x, source, start, rows, width, tile)
                 values, row = tile, width8
             if layers > 1 or loss_kind != GIVEN:
                 forward_tile(place, widths, values, row, rows, activation, 1)
@@ -381,9 +386,7 @@ def backward_modules(
                 for j in range(answer, answer8):
                     gradient[j] = np.float32(0)
                 if loss_kind == GIVEN:
-                    line = floats(given + 4 * at * answer, answer)
-                    for j in range(answer):
-                        gradient[j] = line[j]
+                    copy_row(given + 4 * at * answer, place[layers - 1, 7] + 4 * i * answer8, answer)
                 else:
                     answers = floats(place[layers - 1, 5] + 4 * i * answer8, answer8)
                     wanted = floats(given + 4 * at * answer, answer)
@@ -391,12 +394,7 @@ def backward_modules(
                     losses[at] = row_loss(loss_kind, answers, wanted, label, share, gradient, answer)
             backward_tile(place, widths, values, row, rows, activation, d_tile)
             if d_x:
-                moved = floats(d_tile, rows * width8)
-                for i in range(rows):
-                    at = np.int64(target[start + i]) if gather else start + i
-                    line = floats(d_x + 4 * at * width, width)
-                    for j in range(width):
-                        line[j] = moved[i * width8 + j]
+                scatter_rows(d_tile, target, start, rows, width, d_x, gather)
             start += rows
         step, lr = 0, 0.0
         if loss_kind != GIVEN:

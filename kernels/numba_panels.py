@@ -38,6 +38,37 @@ def floats(address: Any, count: Any) -> Any:
     return numba.carray(pointer(address), (count,))
 
 
+def _mover(width: int) -> Any:
+    """Copy `width` float32 from one address to another: no question of overlap to settle first."""
+    kind = ir.VectorType(FLOAT, width) if width > 1 else FLOAT
+
+    @intrinsic
+    def move(typingctx: Any, source: Any, target: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            source, target = (builder.inttoptr(a, ir.PointerType(kind)) for a in args)
+            value = builder.load(source)
+            value.align = 4
+            builder.store(value, target).align = 4
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return move
+
+
+_move_8, _move_1 = _mover(LANE), _mover(1)
+
+
+@numba.njit(inline="always")
+def copy_row(source: Any, target: Any, count: Any) -> None:
+    """Copy `count` float32 between two addresses that do not overlap."""
+    whole = count // LANE
+    for v in range(whole):
+        _move_8(source + 4 * LANE * v, target + 4 * LANE * v)
+    for j in range(LANE * whole, count):
+        _move_1(source + 4 * j, target + 4 * j)
+
+
 def _panel(rows: int, vectors: int, width: int) -> Any:
     """Y[i, :] += sum_p X[i, p] W[p, :] for `rows` rows and `vectors` x `width` columns.
 

@@ -24,7 +24,7 @@ def _normal(generator, *sizes, dtype=torch.float64):
     has_bias=st.booleans(),
     activation=st.sampled_from(["relu", "gelu", "silu"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_grouped_matches_reference(n_modules, channels, kernels, strides, size, shared, has_bias, activation):
     generator = torch.Generator().manual_seed(0)
     images = _normal(generator, 2, *([] if shared else [n_modules]), channels[0], *size)

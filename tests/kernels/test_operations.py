@@ -15,13 +15,13 @@ from kernels import Vocabulary, ragged_linear, ragged_mlp, ragged_softmax_xent, 
 OTHERS = ["torch", "cpu"]  # triton: interpreted_cases.py
 CASES = [(name, kind) for name in OTHERS for kind in (torch.float64, torch.float32)]
 CASES.remove(("cpu", torch.float64))
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=25, deadline=None)
 
 
 @st.composite
 def raggeds(draw, n_choices=(1, 2, 3)):
     """(choice, n_modules): empty modules, one module, all rows to one, zero rows, more modules than rows."""
-    n_modules = draw(st.sampled_from([1, 2, 3, 7, 60, 300]))
+    n_modules = draw(st.sampled_from([1, 2, 7, 60, 200]))
     n_rows = draw(st.sampled_from([0, 1, 5, 64, 200]))
     k = draw(st.sampled_from(n_choices))
     kind = draw(st.sampled_from(["any", "one", "few", "even"]))
