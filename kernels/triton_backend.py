@@ -108,7 +108,7 @@ def fused_tile(tile: int, widest: int, half: bool) -> int | None:
     """
     if half:
         return tile if widest <= 64 else min(tile, 32) if widest <= 128 else None
-    return tile if widest <= 32 else 16 if widest <= 64 else None
+    return tile if widest <= 16 else min(tile, 32) if widest <= 32 else 16 if widest <= 64 else None
 
 
 def pairs_forward(
