@@ -147,7 +147,7 @@ class _Plan:
         }  # fmt: skip
 
     def _monolith_job(self) -> Job:
-        spec = {"parameters": self.recipe.parameters, "seed": self.recipe.seed, "code": code_hash("cgpt.baseline")}
+        spec = {"parameters": self.recipe.parameters, "seed": self.recipe.seed, "code": code_hash("cgpt.baseline", "cgpt.output_loss")}
         return Job("monolith", spec, self.run_monolith, ("tokenizer", "tokens"), kind="net", place="transformer")
 
     def _model_job(self, depends: Sequence[str]) -> Job:

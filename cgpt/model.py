@@ -13,7 +13,6 @@ A model folder is data: JSON, safetensors, the ontology and the router. `load` o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,7 @@ from cgpt.index import CorpusIndex
 from cgpt.mixer import CORPUS_STEPS, FILE_STEPS, Mixer
 from cgpt.nets import Nets
 from cgpt.reads import Alphabet, FileView
-from cgpt.score import FileScore
+from cgpt.score import FileScore, Score, read_paths, score_files
 from cgpt.tokenizer import Tokenizer
 from ontology.errors import ConstructibleError
 from ontology.io import read_json
@@ -248,6 +247,27 @@ class ConstructedLM(_Routed):
             starts, entry_tokens[:needed], entry_shares[:needed], low, high, net,
         )  # fmt: skip
 
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> ConstructedLM:
+        """Open a constructed model's folder; raises ConstructibleError for anything else."""
+        return ConstructedLM(folder)
+
+    def generate(self, prompt: str, max_tokens: int = 64, temperature: float = 0.0, seed: int = 0) -> str:
+        """Complete a prompt and return what is added; temperature 0 takes the most probable token each time."""
+        from cgpt.complete import complete
+
+        return complete(self, prompt.encode("utf-8"), max_tokens, temperature, seed).text.decode("utf-8", "replace")
+
+    def score(self, *paths: str) -> Score:
+        """Score .py files, folders or Parquet files."""
+        return score_files(self, read_paths(paths).files)
+
+    def explain(self, text: str, file: str = "") -> dict[str, Any]:
+        """Explain every token of a text; the record that `cgpt.explain_page` shows."""
+        from cgpt.explain import explain
+
+        return explain(self, text.encode("utf-8"), file)
+
     @property
     def parameters(self) -> int:
         """Trained numbers in nets."""
@@ -333,11 +353,3 @@ def outside_unigram(unigram: np.ndarray, own: np.ndarray) -> np.ndarray:
     p[own] = 0.0
     total = p.sum()
     return p / total if total > 0.0 else p
-
-
-def parallel_map(function: Any, items: list[Any], threads: int) -> list[Any]:
-    """`function` over items in threads (the compiled code and numpy let go of the lock), results in order."""
-    if threads <= 1 or len(items) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))

@@ -120,7 +120,25 @@ class FileView:
 
     Arrays have room to grow; rows `[: n + 1]` are valid. `history` uint16 is the tokens after a leading separator, so
     that boundary i predicts `history[i + 1]`. Nothing at boundary i depends on tokens from i on.
+
+    Rows by boundary: `ends` int32 byte offset, `fields` uint8 and `registers` int32 of the lexer, `previous`
+    int32[levels, rows] links of the file index, `offered` uint16 and `slots` uint8 of the names expert, `name_first` and
+    `receiver` int32 token of the name in progress and of its receiver or -1, `reads` uint16[rows, N_READS]. By byte:
+    `data` uint8 and `token_at` int32.
     """
+
+    history: np.ndarray
+    ends: np.ndarray
+    fields: np.ndarray
+    registers: np.ndarray
+    previous: np.ndarray
+    offered: np.ndarray
+    slots: np.ndarray
+    name_first: np.ndarray
+    receiver: np.ndarray
+    reads: np.ndarray
+    data: np.ndarray
+    token_at: np.ndarray
 
     def __init__(self, alphabet: Alphabet, capacity: int = 1024) -> None:
         self.alphabet = alphabet

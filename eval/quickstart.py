@@ -60,8 +60,8 @@ class _Entrant:
 def run_quickstart(out: Path, minutes: float) -> dict[str, Any]:
     """Build, score and report into the folder `out`; returns the report (see eval.report.render_report).
 
-    Writes `leaderboard.json`, `report.html` and the models `constructed`, `baseline` and `tables`. The same call again
-    resumes and re-uses what is done.
+    Writes `leaderboard.json`, `results.json`, `report.html` and the models `constructed`, `baseline` and `tables`. The
+    same call again resumes and re-uses what is done.
 
     Args:
         minutes: budget of the constructed model and of the monolith, each, from raw files to the last artefact.
@@ -101,6 +101,8 @@ def run_quickstart(out: Path, minutes: float) -> dict[str, Any]:
     progress.note("explaining a file and writing the report")
     report = _report(entrants, train, held_out, minutes)
     write_json(out / "leaderboard.json", row_dicts(report["leaderboard"]))
+    kept = ("commit", "command", "created", "environment", "leaderboard", "comparison", "waterfall")
+    write_json(out / "results.json", {name: report[name] for name in kept} | {"files": len(held_out.files)})
     write_text(out / "report.html", render_report(report))
     return report
 

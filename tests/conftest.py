@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jaxtyping
-import pytest
+# Before torch is loaded, as the console script does it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tests.support import ROOT
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.support import ROOT  # noqa: E402
 
 PACKAGES = ("cgpt", "ontology", "kernels")
 

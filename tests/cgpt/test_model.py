@@ -202,3 +202,13 @@ def test_a_broken_folder_is_named(copy: Path, damage: str):
     with pytest.raises(ConstructibleError, match="Fix:") as raised:
         load(copy)
     assert str(copy) in str(raised.value)
+
+
+def test_the_python_interface(model: ConstructedLM, model_folder: Path, tmp_path: Path):
+    (tmp_path / "code.py").write_text("def add(a, b):\n    return a + b\n")
+    opened = ConstructedLM.from_pretrained(model_folder)
+    score = opened.score(str(tmp_path / "code.py"))
+    assert score.bits_per_byte > 0 and len(score.files) == 1
+    assert opened.generate("import o", max_tokens=3) == complete(model, b"import o", 3).text.decode()
+    record = opened.explain("x = 1\n")
+    assert "".join(token["text"] for token in record["tokens"]) == "x = 1\n"
