@@ -65,7 +65,7 @@ class TokenizedCorpus:
     def joined(self, keep: np.ndarray) -> np.ndarray:
         """Tokens of the chosen files with a separator before, between and after: what the index is built from."""
         parts = [np.zeros(1, dtype=np.uint16)]
-        for i in np.flatnonzero(keep):
+        for i in np.flatnonzero(keep).tolist():
             parts += [self.file(i), np.zeros(1, dtype=np.uint16)]
         return np.concatenate(parts)
 

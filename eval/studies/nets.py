@@ -121,8 +121,9 @@ def _page(steps: int, corpus_name: str, runs: dict[str, Any]) -> str:
     return f"""# The neural part alone
 
 `python -m eval.studies.nets --steps {steps} --corpus {corpus_name}`: bits per byte of the nets by themselves (no
-counts, no names) on the files that the mixer learns from, after {steps} steps of {BASE.batch_rows} positions; one seed, so
-differences below about 0.5 % mean nothing. Seconds are of a shared machine. Unless said otherwise: {asdict(BASE)}.
+counts, no names) on the files that the mixer learns from, after {steps} steps of {BASE.batch_rows} positions; one
+seed, so differences below about 0.5 % mean nothing. Seconds are of a shared machine. Unless said otherwise:
+{asdict(BASE)}.
 
 | variant | bits/byte | parameters | seconds |
 | --- | ---: | ---: | ---: |
