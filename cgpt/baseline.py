@@ -51,7 +51,7 @@ class BaselineConfig:
     intermediate_size: int
     context: int = 512
     batch_tokens: int = 2048
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.1
     warm_up: float = 0.03
     warm_down: float = 0.6

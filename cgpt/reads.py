@@ -122,9 +122,9 @@ class FileView:
     that boundary i predicts `history[i + 1]`. Nothing at boundary i depends on tokens from i on.
 
     Rows by boundary: `ends` int32 byte offset, `fields` uint8 and `registers` int32 of the lexer, `previous`
-    int32[levels, rows] links of the file index, `offered` uint16 and `slots` uint8 of the names expert, `name_first` and
-    `receiver` int32 token of the name in progress and of its receiver or -1, `reads` uint16[rows, N_READS]. By byte:
-    `data` uint8 and `token_at` int32.
+    int32[levels, rows] links of the file index, `offered` uint16 and `slots` uint8 of the names expert, `name_first`
+    and `receiver` int32 token of the name in progress and of its receiver or -1, `reads` uint16[rows, N_READS]. By
+    byte: `data` uint8 and `token_at` int32.
     """
 
     history: np.ndarray
