@@ -7,6 +7,7 @@ from pathlib import Path
 from cgpt.build import Recipe, build
 from cgpt.corpus import Corpus, SourceFile, read_corpus
 from cgpt.nets import NetShape
+from ontology.environment import usable_cpus
 from ontology.fit import Budget, Fitted
 from ontology.progress import Progress
 
@@ -35,7 +36,10 @@ def _thin(corpus: Corpus, limit: int) -> Corpus:
 
 
 def build_small(out: Path, cut: str = "leaves", steps: int = 40, seed: int = 0, corpus: Corpus | None = None) -> Fitted:
-    """Build a model that is bad but whole."""
+    """Build a model that is bad but whole, on as many threads as a new process would use."""
+    import torch
+
+    torch.set_num_threads(usable_cpus())
     recipe = Recipe(cut=cut, seed=seed, vocab_size=1024, shape=SHAPE, parameters=60_000)
     return build(corpus or small_corpus(), out, Budget(steps=steps), recipe, progress=Progress(quiet=True))
 
