@@ -264,7 +264,8 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 
 - `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
 - `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
-- `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`: how experts are weighed.
+- `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`,
+  `outside.json`: how experts are weighed.
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
 
     constructible cgpt score DIR file.py

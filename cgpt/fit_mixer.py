@@ -5,7 +5,7 @@ All of it is measured on held-out files, which neither the tables nor the nets h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ontology.routers import Router
 
 MIN_POSITIONS = 200
 """With fewer held-out positions than this nothing is learned: the priors are used."""
+_PRIOR_POSITIONS = 50
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class FittedMixing:
     escape_counts: np.ndarray
     escape_refined: np.ndarray
     rank_weights: np.ndarray
+    outside: np.ndarray
     mixer: Mixer
     held_out_bits: dict[str, float]
 
     def save(self, folder: Path) -> None:
-        """Write `ladder.json`, `names.json` and `mixer.json`."""
+        """Write `ladder.json`, `names.json`, `outside.json` and `mixer.json`."""
         write_json(
             folder / "ladder.json",
             {
@@ -46,7 +48,21 @@ class FittedMixing:
         )  # fmt: skip
         kinds = {"kinds": list(names.KINDS), "ranks": names.N_RANKS}
         write_json(folder / "names.json", {**kinds, "weights": self.rank_weights.tolist()})
+        write_json(folder / "outside.json", {"outside": self.outside.tolist()})
         write_json(folder / "mixer.json", {**self.mixer.as_json(), "held_out_bits": self.held_out_bits})
+
+
+def measure_outside(nets: Nets, net_of: np.ndarray, concept: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float64[M]: how often each net's situation needs a token that the net cannot say, on files it did not learn from.
+
+    Unfamiliar code brings more of them than the training files did; those count as PRIOR imagined positions.
+    """
+    outside = nets.outside.copy()
+    for m in range(len(nets.concepts)):
+        rows = np.flatnonzero(net_of[concept] == m)
+        missing = len(rows) - int(np.isin(targets[rows], nets.vocabulary(m)).sum())
+        outside[m] = (missing + _PRIOR_POSITIONS * nets.outside[m]) / (len(rows) + _PRIOR_POSITIONS)
+    return outside
 
 
 def net_probabilities(
@@ -95,16 +111,18 @@ def fit_mixing(
         for name, array in row.items():
             parts.setdefault(name, []).append(array)
     if not files or sum(map(len, parts["match"])) < MIN_POSITIONS:
-        return _priors(router, nets is not None)
+        return _priors(router, nets)
     data = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     targets, concept = data["targets"], data["concept"]
     base = unigram[targets]
     escape_counts = fit_escape(base, data["buckets"], data["shares"])
     p_counts = climb(base, data["buckets"], data["shares"], escape_counts)
+    outside = np.zeros(0)
     if nets is not None:
-        p_net = net_probabilities(
-            nets, net_of_concept(tuple(router.concepts), nets, owner), unigram, concept, data["reads"], targets
-        )
+        net_of = net_of_concept(tuple(router.concepts), nets, owner)
+        outside = measure_outside(nets, net_of, concept, targets)
+        nets = replace(nets, outside=outside)
+        p_net = net_probabilities(nets, net_of, unigram, concept, data["reads"], targets)
         escape_refined = fit_escape(p_net, data["buckets"], data["shares"])
         p_refined = climb(p_net, data["buckets"], data["shares"], escape_refined)
     else:
@@ -123,16 +141,17 @@ def fit_mixing(
     mixed = mixer.mix(concept, bucket, np.stack([by_expert[e] for e in mixing.EXPERTS], 1))
     bits = {name: float(-np.log2(p).mean()) for name, p in by_expert.items() if name not in silent}
     bits["mixed"] = float(-np.log2(mixed).mean())
-    return FittedMixing(escape_counts, escape_refined, rank_weights, mixer, bits)
+    return FittedMixing(escape_counts, escape_refined, rank_weights, outside, mixer, bits)
 
 
-def _priors(router: Router, with_nets: bool) -> FittedMixing:
+def _priors(router: Router, nets: Nets | None) -> FittedMixing:
     """What to believe where there is next to nothing to learn from: trust a level by its count alone."""
     escape = np.full((counts.N_ALL_LEVELS, counts.N_BUCKETS), 0.5)
     empty = np.zeros(0, dtype=np.int64)
     mixer = Mixer.fit(
         mixing.EXPERTS, router.concepts, empty, empty, np.zeros((0, len(mixing.EXPERTS))),
-        needs_names=("names",), silent=() if with_nets else ("net", "refined"),
+        needs_names=("names",), silent=() if nets is not None else ("net", "refined"),
     )  # fmt: skip
     rank_weights = 1.0 / (1.0 + np.arange(names.N_SLOTS) % names.N_RANKS)
-    return FittedMixing(escape, escape, rank_weights / rank_weights.sum(), mixer, {})
+    outside = nets.outside if nets is not None else np.zeros(0)
+    return FittedMixing(escape, escape, rank_weights / rank_weights.sum(), outside, mixer, {})

@@ -13,7 +13,7 @@ A model folder is data: JSON, safetensors, the ontology and the router. `load` o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -139,9 +139,13 @@ class ConstructedLM(_Routed):
             self.escape_counts = np.array(ladder["escape_counts"], dtype=np.float64)
             self.escape_refined = np.array(ladder["escape_refined"], dtype=np.float64)
             self.rank_weights = np.array(read_json(folder / "names.json")["weights"], dtype=np.float64)
+            if self.nets is not None:
+                # The share for tokens a net cannot say, as measured on files that it did not learn from.
+                outside = np.array(read_json(folder / "outside.json")["outside"], dtype=np.float64)
+                self.nets = replace(self.nets, outside=outside)
         except (KeyError, TypeError, ValueError) as error:
             raise ConstructibleError(
-                f"mixer.json, ladder.json or names.json is not what a build writes ({error!r}).",
+                f"mixer.json, ladder.json, names.json or outside.json is not what a build writes ({error!r}).",
                 fix="build the model again", file=folder,
             ) from error  # fmt: skip
         self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])

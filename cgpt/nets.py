@@ -43,6 +43,8 @@ class NetShape:
     learning_rate: float = 8e-3
     own_rate: float = 0.25
     """Learning rate of a network's own parameters by that of the shared ones: they see a fraction of each batch."""
+    beta2: float = 0.999
+    """Adam's memory of squared gradients; a short one turns the tiny gradients of rare tokens into full steps."""
     batch_rows: int = 1024
 
 
@@ -217,7 +219,7 @@ class NetTrainer:
             normal(vocab_size, shape.d_out, std=shape.d_out**-0.5),
             torch.from_numpy(bias).float(),
         ]
-        self._rule = kernels.AdamRule(beta1=0.9, beta2=0.98, eps=1e-8)
+        self._rule = kernels.AdamRule(beta1=0.9, beta2=shape.beta2, eps=1e-8)
         self._own_state = kernels.AdamState.of(self._own)
         self._shared_states = [kernels.AdamState.of([p[None]]) for p in self._shared]
         self._declared = torch.from_numpy(declared)

@@ -31,7 +31,7 @@ from ontology.routers import Router
 from ontology.schema import Ontology
 
 RESULTS = Path("docs/experiments/nets.json")
-BASE = NetShape()
+BASE = NetShape(beta2=0.98)
 VARIANTS: dict[str, dict[str, Any]] = {
     "one net, every read, no routing": {"routing": "one"},
     "situations, declared reads": {},
@@ -39,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random situations, every read": {"routing": "random", "reads": "all"},
     "own rate 1": {"shape": {"own_rate": 1.0}},
     "own rate 0.1": {"shape": {"own_rate": 0.1}},
+    "beta2 0.999": {"shape": {"beta2": 0.999}},
+    "one net, beta2 0.999": {"routing": "one", "shape": {"beta2": 0.999}},
     "learning rate 4e-3": {"shape": {"learning_rate": 4e-3}},
     "learning rate 1.2e-2": {"shape": {"learning_rate": 1.2e-2}},
     "hidden 384": {"shape": {"hidden": 384}},
