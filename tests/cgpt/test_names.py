@@ -56,11 +56,18 @@ def test_attributes_of_the_receiver_come_first(model: ConstructedLM):
 
 
 def test_inside_a_name_only_its_continuations_are_offered(model: ConstructedLM):
-    view = model.view(model.tokenizer.encode((CODE + "wid").encode()))
-    typed = view.text[view.registers[view.n, 0] :] if view.registers[view.n, 0] >= 0 else b""
-    assert typed == b"wid"
-    for piece in offered_after(model, CODE + "wid"):
-        assert piece == "<end>" or b"width".startswith(typed) and "width".startswith("wid" + piece[:1])
+    """After the first piece of a name that takes several, the next piece of that name is offered, and nothing else."""
+    code = CODE.replace("width", "quizzical_marker")
+    whole, before = (model.tokenizer.encode(text.encode()) for text in (code + "quizzical_marker", code))
+    assert len(whole) >= len(before) + 2
+    view = model.view(whole[: len(before) + 1])
+    offered = view.offered[view.n][view.slots[view.n] != names.NOTHING]
+    assert int(whole[len(before) + 1]) in offered.tolist()
+    typed = model.tokenizer.token_bytes[int(whole[len(before)])].decode()
+    known = ("quizzical_marker", "height", "area")
+    for token in offered.tolist():
+        piece = "" if token == names.END_OF_NAME else model.tokenizer.token_bytes[token].decode()
+        assert any(name.startswith(typed + piece) for name in known)
 
 
 def test_nothing_is_offered_in_strings_and_comments(model: ConstructedLM):

@@ -94,10 +94,9 @@ def test_blocks_are_found_and_the_right_lines_are_run() -> None:
     ]
 
 
-FOUND = blocks(README.read_text(encoding="utf-8")) if README.is_file() else []
+FOUND = blocks(README.read_text(encoding="utf-8"))
 
 
-@pytest.mark.skipif(not README.is_file(), reason="there is no README.md yet")
 def test_readme_shows_both_commands_and_a_python_example() -> None:
     shell = "\n".join(block.text for block in FOUND if block.language != "python")
     assert "make run" in shell and "make test" in shell
