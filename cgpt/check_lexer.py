@@ -197,8 +197,13 @@ def _spans(s, data, out):
                 n = _emit(out, n, kind, before_start, p - 1 if dots else p, fields)
                 if dots:
                     n = _emit(out, n, OPERATOR, p - 1, p, fields)
-        elif t.P_NAME <= before <= t.P_OPERATOR and mode == t.MODE_CODE and after == t.MODE_STRING and not (
-            s[t.OPENING] == 1 and s[t.TEXT_START] == before_start  # the name was the string's prefix
+        elif (
+            t.P_NAME <= before <= t.P_OPERATOR
+            and mode == t.MODE_CODE
+            and after == t.MODE_STRING
+            and not (
+                s[t.OPENING] == 1 and s[t.TEXT_START] == before_start  # the name was the string's prefix
+            )
         ):
             kind = NAME if before == t.P_NAME else (NUMBER if before == t.P_NUMBER else OPERATOR)
             n = _emit(out, n, kind, before_start, p, fields)

@@ -178,12 +178,7 @@ def begin_operand(s, start):
     if s[t.STATEMENT] == t.K_NONE or s[t.STATEMENT] == t.K_ASYNC:
         s[t.STATEMENT] = t.K_EXPRESSION
         s[t.BRACKETS_AT + t.B_SLOT] = t.S_EXPRESSION
-    elif (
-        s[t.DEPTH] == 0
-        and s[t.LINE_SECOND] == start
-        and s[t.STATEMENT] == t.K_EXPRESSION
-        and s[t.LAST] == t.L_NAME
-    ):
+    elif s[t.DEPTH] == 0 and s[t.LINE_SECOND] == start and s[t.STATEMENT] == t.K_EXPRESSION and s[t.LAST] == t.L_NAME:
         if s[t.FIRST_WORD] == t.W_MATCH:  # `match x`: two operands side by side, so `match` was the keyword
             s[t.STATEMENT] = t.K_MATCH
             s[t.BRACKETS_AT + t.B_SLOT] = t.S_CONDITION

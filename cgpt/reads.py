@@ -196,9 +196,7 @@ class FileView:
         pieces = [self.alphabet.token_bytes[token] for token in ids.tolist()]
         text = b"".join(pieces)
         if self.n + len(ids) > self._capacity or self.n_bytes + len(text) > len(self.data):
-            self._reserve(
-                max(self.n + len(ids), 2 * self._capacity), max(self.n_bytes + len(text), 2 * len(self.data))
-            )
+            self._reserve(max(self.n + len(ids), 2 * self._capacity), max(self.n_bytes + len(text), 2 * len(self.data)))
         lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
         begin = self.n
         self.history[begin + 1 : begin + 1 + len(ids)] = ids

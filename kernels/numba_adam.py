@@ -9,11 +9,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from kernels.numba_math import COMPILED, ONE
+from kernels.numba_math import ONE, compiled, fma
 from kernels.numba_panels import floats
 
 
-@numba.njit("void(i8, i8, i8, i8, i8, i8, f8, f8[::1])", **COMPILED)
+@compiled("void(i8, i8, i8, i8, i8, i8, f8, f8[::1])")
 def adam(param: int, gradient: int, first: int, second: int, count: int, step: int, lr: float, rule: Any) -> None:
     """Update `count` numbers at these addresses in place, for the step-th time (from 1).
 
@@ -25,13 +25,13 @@ def adam(param: int, gradient: int, first: int, second: int, count: int, step: i
     keep = np.float32(1.0 - lr * rule[3])
     p, g, m, v = floats(param, count), floats(gradient, count), floats(first, count), floats(second, count)
     for j in range(count):
-        mean = beta1 * m[j] + (ONE - beta1) * g[j]
-        square = beta2 * v[j] + (ONE - beta2) * g[j] * g[j]
+        mean = fma(beta1, m[j], (ONE - beta1) * g[j])
+        square = fma(beta2, v[j], (ONE - beta2) * g[j] * g[j])
         m[j], v[j] = mean, square
-        p[j] = p[j] * keep - rate * mean / (np.sqrt(square) * scale + eps)
+        p[j] = fma(p[j], keep, -rate * mean / fma(np.sqrt(square), scale, eps))
 
 
-@numba.njit("void(i8[::1], i8, i8, i8, i8, i8, b1[::1], i8[::1], f8[::1], f8[::1])", parallel=True, **COMPILED)
+@compiled("void(i8[::1], i8, i8, i8, i8, i8, b1[::1], i8[::1], f8[::1], f8[::1])", parallel=True)
 def adam_stacked(
     borders: Any,
     param: int,

@@ -16,8 +16,8 @@ import numba
 import numpy as np
 
 from kernels.numba_adam import adam
-from kernels.numba_math import COMPILED, HALF, INLINE, ONE, exp32, normal_cdf32, sigmoid32
-from kernels.numba_panels import LANE, copy_row, floats, multiply
+from kernels.numba_math import HALF, INLINE, ONE, compiled, exp32, normal_cdf32, sigmoid32
+from kernels.numba_panels import LANE, copy_row, floats, multiply, sum_row
 
 TILE = 64
 LAYERS = 4
@@ -33,7 +33,7 @@ def padded(width: Any) -> Any:
     return (width + LANE - 1) // LANE * LANE
 
 
-@numba.njit("i8(i8[::1])", **COMPILED)
+@compiled("i8(i8[::1])")
 def scratch_size(widths: Any) -> int:
     """Floats one thread needs for networks of these widths."""
     total = TILE * padded(widths[0])
@@ -43,7 +43,7 @@ def scratch_size(widths: Any) -> int:
     return total + 64
 
 
-@numba.njit("void(f4[::1], i8)", **COMPILED)
+@compiled("void(f4[::1], i8)")
 def activate(z: Any, kind: int) -> None:
     """In place."""
     if kind == RELU:
@@ -57,7 +57,7 @@ def activate(z: Any, kind: int) -> None:
             z[j] = z[j] * sigmoid32(z[j])
 
 
-@numba.njit("void(f4[::1], f4[::1], i8)", **COMPILED)
+@compiled("void(f4[::1], f4[::1], i8)")
 def activate_gradient(z: Any, gradient: Any, kind: int) -> None:
     """gradient *= derivative of the activation at z."""
     if kind == RELU:
@@ -72,7 +72,7 @@ def activate_gradient(z: Any, gradient: Any, kind: int) -> None:
             gradient[j] *= s * (ONE + z[j] * (ONE - s))
 
 
-@numba.njit("void(i8, i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i8, i8, i8, i8)")
 def copy_rows(source: int, source_row: int, target: int, rows: int, columns: int) -> None:
     """Packed rows at `source` (row stride in floats) -> rows padded to LANE at `target`, zeros behind."""
     wide = padded(columns)
@@ -83,7 +83,7 @@ def copy_rows(source: int, source_row: int, target: int, rows: int, columns: int
             out[j] = np.float32(0)
 
 
-@numba.njit("void(i8, i4[::1], i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i4[::1], i8, i8, i8, i8)")
 def gather_rows(x: int, source: Any, start: int, rows: int, width: int, target: int) -> None:
     """Rows source[start : start + rows] of x [., width] -> rows of the padded width at `target`; pads are left."""
     wide = padded(width)
@@ -91,7 +91,7 @@ def gather_rows(x: int, source: Any, start: int, rows: int, width: int, target: 
         copy_row(x + 4 * np.int64(source[start + i]) * width, target + 4 * i * wide, width)
 
 
-@numba.njit("void(i8, i4[::1], i8, i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i4[::1], i8, i8, i8, i8, i8)")
 def scatter_rows(values: int, target: Any, start: int, rows: int, width: int, out: int, scatter: int) -> None:
     """Rows of the padded width at `values` -> rows target[start : start + rows] of out; without scatter, in order."""
     wide = padded(width)
@@ -100,7 +100,7 @@ def scatter_rows(values: int, target: Any, start: int, rows: int, width: int, ou
         copy_row(values + 4 * i * wide, out + 4 * at * width, width)
 
 
-@numba.njit("void(i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i8, i8, i8)")
 def transpose(source: int, target: int, rows: int, columns: int) -> None:
     """source [rows, columns] packed -> target [columns, rows padded to LANE], zeros behind."""
     wide = padded(rows)
@@ -127,7 +127,7 @@ def fill_bias(bias: Any, target: Any, rows: Any, columns: Any) -> None:
             out[i * wide + j] = np.float32(0)
 
 
-@numba.njit("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, i8, i8[:, ::1])", **COMPILED)
+@compiled("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, i8, i8[:, ::1])")
 def load_module(table: Any, widths: Any, base: Any, module: int, backward: int, need_x: int, place: Any) -> None:
     """Say where each layer's weight and the rest lie for this module, packing what must be packed.
 
@@ -167,7 +167,7 @@ def load_module(table: Any, widths: Any, base: Any, module: int, backward: int, 
         place[layer, 7] = at
 
 
-@numba.njit("void(i8[:, ::1], i8[::1], i8, i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8[:, ::1], i8[::1], i8, i8, i8, i8, i8)")
 def forward_tile(place: Any, widths: Any, x: int, x_row: int, rows: int, activation: int, keep: int) -> None:
     """Run `rows` rows (address x, row stride in floats) through all layers.
 
@@ -190,7 +190,7 @@ def forward_tile(place: Any, widths: Any, x: int, x_row: int, rows: int, activat
             activate(values, activation)
 
 
-@numba.njit("void(i8[:, ::1], i8[::1], i8, i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8[:, ::1], i8[::1], i8, i8, i8, i8, i8)")
 def backward_tile(place: Any, widths: Any, x: int, x_row: int, rows: int, activation: int, d_x: int) -> None:
     """Add this tile to the weight gradients; the gradient of the answers is at place[last, 7].
 
@@ -225,7 +225,7 @@ def layer_bases(widths: Any, start: Any, base: Any) -> Any:
     return start
 
 
-@numba.njit("void(i8, i8, i4[::1], i4[::1], i4[::1], i8, i8, i8[:, ::1], i8[::1], i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i8, i4[::1], i4[::1], i4[::1], i8, i8, i8[:, ::1], i8[::1], i8, i8, i8)")
 def forward_modules(
     low: int,
     high: int,
@@ -283,17 +283,16 @@ def row_loss(kind: Any, answers: Any, target: Any, label: Any, share: Any, gradi
     top = answers[0]
     for j in range(1, count):
         top = answers[j] if answers[j] > top or answers[j] != answers[j] else top
-    total = np.float32(0)
     for j in range(count):
         gradient[j] = exp32(answers[j] - top)
-        total += gradient[j]
+    total = sum_row(gradient.ctypes.data, count)
     for j in range(count):
         gradient[j] *= share / total
     gradient[label] -= share
     return top + np.log(total) - answers[label]
 
 
-@numba.njit("void(i8[:, ::1], i8[::1], i8[:, ::1], i8, i8, f8, f8[::1])", **COMPILED)
+@compiled("void(i8[:, ::1], i8[::1], i8[:, ::1], i8, i8, f8, f8[::1])")
 def finish_module(table: Any, widths: Any, place: Any, module: int, step: int, lr: float, rule: Any) -> None:
     """Take this module's gradients out of the scratch: into the gradient tensors, or (step > 0) into an Adam update.
 
@@ -330,10 +329,9 @@ def finish_module(table: Any, widths: Any, place: Any, module: int, step: int, l
             )
 
 
-@numba.njit(
+@compiled(
     "void(i8, i8, i4[::1], i4[::1], i4[::1], i8, i8, i8[:, ::1], i8[::1], i8, i8, i8, i8, i8, i8[::1], f4[::1],"
     " i8[::1], f8[::1], f8[::1])",
-    **COMPILED,
 )
 def backward_modules(
     low: int,
@@ -403,10 +401,9 @@ def backward_modules(
         finish_module(table, widths, place, module, step, lr, rule)
 
 
-@numba.njit(
+@compiled(
     "void(i8[::1], i4[::1], i4[::1], i4[::1], i8, i8, i8[:, ::1], i8[::1], i8, i8, f4[:, ::1])",
     parallel=True,
-    **COMPILED,
 )
 def forward(
     borders: Any,
@@ -428,11 +425,10 @@ def forward(
         )
 
 
-@numba.njit(
+@compiled(
     "void(i8[::1], i4[::1], i4[::1], i4[::1], i8, i8, i8[:, ::1], i8[::1], i8, i8, f4[:, ::1], i8, i8, i8[::1],"
     " f4[::1], i8[::1], f8[::1], f8[::1])",
     parallel=True,
-    **COMPILED,
 )
 def backward(
     borders: Any,

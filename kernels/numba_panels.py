@@ -15,8 +15,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.numba_math import COMPILED
+from kernels.numba_math import compiled, fused
 
+SUM_LANES = 32
 LANE = 8  # all column counts are padded to a multiple of this
 FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
 SIGNATURE = types.void(*[types.int64] * 8)
@@ -69,6 +70,57 @@ def copy_row(source: Any, target: Any, count: Any) -> None:
         _move_1(source + 4 * j, target + 4 * j)
 
 
+@intrinsic
+def sum_row(typingctx: Any, address: Any, count: Any) -> Any:
+    """Sum of `count` float32 at an address: SUM_LANES running sums, added pairwise, then the rest in order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base, count = args
+        vector = ir.VectorType(FLOAT, SUM_LANES)
+        zero, step = ir.Constant(INDEX, 0), ir.Constant(INDEX, SUM_LANES)
+
+        def load(at: Any, kind: Any) -> Any:
+            place = builder.add(base, builder.mul(at, ir.Constant(INDEX, 4)))
+            value = builder.load(builder.inttoptr(place, ir.PointerType(kind)))
+            value.align = 4
+            return value
+
+        whole = builder.sub(count, builder.srem(count, step))
+
+        def loop(start: Any, stop: Any, step: Any, first: Any) -> Any:
+            before = builder.block
+            body, after = builder.append_basic_block("sum.body"), builder.append_basic_block("sum.end")
+            builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
+            builder.position_at_end(body)
+            at, total = builder.phi(INDEX), builder.phi(first.type)
+            following, result = builder.add(at, step), builder.fadd(total, load(at, first.type))
+            builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+            for phi, initial, later in ((at, start, following), (total, first, result)):
+                phi.add_incoming(initial, before)
+                phi.add_incoming(later, body)
+            builder.position_at_end(after)
+            end = builder.phi(first.type)
+            end.add_incoming(first, before)
+            end.add_incoming(result, body)
+            return end
+
+        lanes = loop(zero, whole, step, ir.Constant(vector, [0.0] * SUM_LANES))
+        width = SUM_LANES
+        while width > 1:
+            width //= 2
+            undefined = ir.Constant(lanes.type, ir.Undefined)
+            halves = [
+                builder.shuffle_vector(
+                    lanes, undefined, ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(at, at + width)))
+                )
+                for at in (0, width)
+            ]
+            lanes = builder.fadd(*halves)
+        return loop(whole, count, ir.Constant(INDEX, 1), builder.extract_element(lanes, zero))
+
+    return types.float32(types.int64, types.int64), codegen
+
+
 def _panel(rows: int, vectors: int, width: int) -> Any:
     """Y[i, :] += sum_p X[i, p] W[p, :] for `rows` rows and `vectors` x `width` columns.
 
@@ -116,9 +168,7 @@ def _panel(rows: int, vectors: int, width: int) -> Any:
                 single = builder.insert_element(ir.Constant(vector, ir.Undefined), load(x, offset, FLOAT), number(0))
                 left = builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zero_lanes)
                 for v in range(vectors):
-                    # `contract` lets the machine's fused multiply-add be used where there is one.
-                    product = builder.fmul(left, right[v], flags=("contract",))
-                    results.append(builder.fadd(sums[i * vectors + v], product, flags=("contract",)))
+                    results.append(fused(builder, left, right[v], sums[i * vectors + v]))
             following = builder.add(p, number(1))
             builder.cbranch(builder.icmp_signed("<", following, length), loop, after)
             p.add_incoming(number(0), before)
@@ -149,7 +199,7 @@ _panel_8_1_16, _panel_4_1_16, _panel_1_1_16 = _panel(8, 1, 16), _panel(4, 1, 16)
 _panel_8_1_8, _panel_4_1_8, _panel_1_1_8 = _panel(8, 1, 8), _panel(4, 1, 8), _panel(1, 1, 8)
 
 
-@numba.njit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)", **COMPILED)
+@compiled("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)")
 def multiply(
     x: int, x_row: int, x_sum: int, w: int, w_row: int, y: int, y_row: int, rows: int, columns: int, length: int
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from kernels.numba_math import COMPILED, INLINE, exp_negative32, from_order_key, order_key, to_bfloat16
+from kernels.numba_math import INLINE, compiled, exp_negative32, from_order_key, order_key, to_bfloat16
+from kernels.numba_panels import sum_row
 
 
 @numba.njit(**INLINE)
@@ -20,15 +21,13 @@ def _row(logits: Any, bias: Any, target: int) -> Any:
         key = max(key, order_key(value))
     top = from_order_key(key)
     at_target = logits[target]
-    total = np.float32(0)
     for j in range(logits.shape[0]):
-        power = exp_negative32(logits[j] - top)
-        logits[j] = power
-        total += power
+        logits[j] = exp_negative32(logits[j] - top)
+    total = sum_row(logits.ctypes.data, logits.shape[0])
     return top + np.log(total) - at_target, np.float32(1) / total
 
 
-@numba.njit("void(f4[:, ::1], f4[::1], i8[::1], f4[::1])", parallel=True, **COMPILED)
+@compiled("void(f4[:, ::1], f4[::1], i8[::1], f4[::1])", parallel=True)
 def excess_float32(logits: Any, bias: Any, targets: Any, loss: Any) -> None:
     """In place: logits [R, V] -> softmax(logits + bias [V]) - onehot(targets [R]); loss [R] is written."""
     for i in numba.prange(logits.shape[0]):
@@ -39,10 +38,9 @@ def excess_float32(logits: Any, bias: Any, targets: Any, loss: Any) -> None:
         row[targets[i]] -= np.float32(1)
 
 
-@numba.njit(
+@compiled(
     "void(f4[:, ::1], f4[::1], i8[::1], f4[::1], u2[:, ::1])",
     parallel=True,
-    **COMPILED,
 )
 def excess_bfloat16(logits: Any, bias: Any, targets: Any, loss: Any, excess: Any) -> None:
     """As excess_float32, with the result rounded to bfloat16 (its bits) in `excess`; the logits are used up."""

@@ -194,13 +194,16 @@ def test_registers_of_attributes_and_strings() -> None:
 
 
 def test_the_cache_of_machine_code_expires_with_every_source() -> None:
-    from cgpt.compiled import _LEXER, _MODEL, FINGERPRINT, _digest
+    from cgpt.compiled import _LEXER, _MODEL, FINGERPRINT
+    from kernels.numba_cache import fingerprint
 
     folder = Path(lexer.__file__).parent
     using = {path.name for path in folder.glob("*.py") if "@compiled" in path.read_text(encoding="utf-8")}
     assert using - {"compiled.py"} <= {*_LEXER, *_MODEL}
     assert "lexer_tables.py" in _LEXER  # its numbers are compiled in as well
-    assert lexer.step._cache._index_key((), _codegen())[-1] == FINGERPRINT == _digest(folder)
+    assert (
+        lexer.step._cache._index_key((), _codegen())[-1] == FINGERPRINT == fingerprint(folder / name for name in _LEXER)
+    )
 
 
 def _codegen():

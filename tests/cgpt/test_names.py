@@ -8,7 +8,7 @@ import pytest
 from cgpt import names
 from cgpt.model import ConstructedLM
 
-CODE = '''import os
+CODE = """import os
 
 LIMIT = 10
 
@@ -24,7 +24,7 @@ class Box:
         self.height = LIMIT
 
     def area(self):
-        return self.'''
+        return self."""
 
 
 def offered_after(model: ConstructedLM, text: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from kernels import numba_math as nm
 
 
-@numba.njit(fastmath=nm.FASTMATH, error_model="numpy")
+@numba.njit(error_model="numpy")
 def _all(x, out, bits):
     for i in range(len(x)):
         out[0, i] = nm.exp32(x[i])
