@@ -15,6 +15,7 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+Lines = dict[tuple[str | int, ...], int]  # place in a YAML file -> 1-based line
 _COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 RESERVED = ("root", "leaves", "plain")  # cuts have these names
 
@@ -129,26 +130,35 @@ class Ontology(BaseModel):
         return self._lines.get(key)
 
 
-def _read(text: str, file: str) -> tuple[Ontology | None, list[ConstructibleError]]:
-    """Parse YAML into an ontology whose names resolve; return it with every problem found."""
-    lines: dict[tuple[str | int, ...], int] = {}
+def parse_yaml(text: str, file: str, *, start: str) -> tuple[dict[str, Any], Lines]:
+    """Parse YAML of plain mappings, lists and scalars; return the value and the 1-based line of each place in it.
+
+    Args:
+        start: what the file starts with, told to a user whose file is no mapping.
+
+    Raises:
+        OntologyError: not YAML, no mapping, a key twice, an anchor, a tag, or nested too deeply.
+    """
+    lines: Lines = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             line = 1 if node is None else node.start_mark.line + 1
-            return None, [
-                OntologyError(
-                    "not an ontology.", fix="start with `name:`, `root:` and `concepts:`", file=file, line=line
-                )
-            ]
-        value = _plain(node, (), lines, set(), file)
+            raise OntologyError("not an ontology.", fix=f"start with {start}", file=file, line=line)
+        return _plain(node, (), lines, set(), file), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = mark.line + 1 if mark is not None else None
-        return None, [OntologyError(f"not valid YAML: {problem}.", fix="correct this line", file=file, line=line)]
-    except RecursionError:
-        return None, [OntologyError("nested too deeply.", fix="keep to `concepts:` with plain lists", file=file)]
+        raise OntologyError(f"not valid YAML: {problem}.", fix="correct this line", file=file, line=line) from error
+    except RecursionError as error:
+        raise OntologyError("nested too deeply.", fix=f"keep to {start} with plain lists", file=file) from error
+
+
+def _read(text: str, file: str) -> tuple[Ontology | None, list[ConstructibleError]]:
+    """Parse YAML into an ontology whose names resolve; return it with every problem found."""
+    try:
+        value, lines = parse_yaml(text, file, start="`name:`, `root:` and `concepts:`")
     except OntologyError as error:
         return None, [error]
     try:
