@@ -1,5 +1,7 @@
 """The softmax pass of `ragged_softmax_xent` in one sweep over each row of logits (numba, float32)."""
 
+# pyright: reportCallIssue=false
+# (an intrinsic's first parameter is filled in by numba)
 from __future__ import annotations
 
 from typing import Any
