@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cgpt import cli_account
+
 if TYPE_CHECKING:
     from cgpt.complete import Completion
     from cgpt.model import ConstructedLM, LanguageModel
@@ -20,6 +22,10 @@ _MODEL = click.Path(path_type=Path)
 @click.group()
 def cgpt() -> None:
     """The constructed language model of Python code."""
+
+
+for command in cli_account.COMMANDS:
+    cgpt.add_command(command)
 
 
 @cgpt.command()
