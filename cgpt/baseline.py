@@ -179,7 +179,7 @@ class Baseline:
         inputs = np.concatenate([[END], ids]).astype(np.int64)
         targets = np.append(ids, END).astype(np.int64)
         bits, correct = np.empty(len(targets)), np.empty(len(targets), bool)
-        spans = list(_windows(len(inputs), self.context))
+        spans = list(windows(len(inputs), self.context))
         length = min(len(inputs), self.context)
         with torch.inference_mode():
             for first in range(0, len(spans), batch_rows):
@@ -430,8 +430,8 @@ def train_for(trainer: BaselineTrainer, *, seconds: float | None = None, steps: 
         index += 1
 
 
-def _windows(length: int, context: int) -> Iterator[tuple[int, int]]:
-    """(start, first position scored) of overlapping windows, all of min(length, context) positions."""
+def windows(length: int, context: int) -> Iterator[tuple[int, int]]:
+    """(start, first position scored) of windows that overlap by half, all of min(length, context) positions."""
     yield 0, 0
     scored, stride = min(length, context), context // 2
     while scored < length:

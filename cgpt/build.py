@@ -38,6 +38,8 @@ from ontology.store import Store, code_hash
 MAX_NET_TOKENS = 16_000_000
 """The nets learn from at most this many tokens (a random part of the files of a larger corpus)."""
 SMALL_CORPUS_BYTES = 16_000_000
+TRAINING_FILES = "training_files.json"
+"""Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
 _LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
 _DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
 _READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
@@ -247,6 +249,8 @@ class _Plan:
         write_text(context.folder / "ontology.yaml", self.recipe.ontology.read_text(encoding="utf-8"))
         write_text(context.folder / "router.py", self.recipe.router.read_text(encoding="utf-8"))
         write_text(context.folder / "README.md", _readme(self._config(), self.cut))
+        fingerprints = sorted({file.fingerprint for file in self.corpus.files})
+        write_json(context.folder / TRAINING_FILES, {"files": fingerprints, "corpus": self.corpus.data_hash})
         write_json(context.folder / "config.json", self._config())
 
     def _tokens(self, context: JobContext) -> TokenizedCorpus:
@@ -267,6 +271,7 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 - `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`,
   `outside.json`: how experts are weighed.
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
+- `training_files.json`: fingerprints of the corpus' files.
 
     constructible cgpt score DIR file.py
     constructible cgpt explain DIR file.py --html explained.html

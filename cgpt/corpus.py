@@ -47,6 +47,13 @@ class SourceFile:
         """Hex SHA-256 of the bytes: the file's identity in samples and duplicates."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that do not change with indentation, line ends or blank lines: finds a file again in another
+        corpus although it was reformatted a little."""
+        lines = [line.strip() for line in self.data.splitlines()]
+        return hashlib.sha256(b"\n".join(line for line in lines if line)).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Corpus:

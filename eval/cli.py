@@ -38,3 +38,58 @@ def quickstart(minutes: float, out: Path, as_json: bool) -> None:
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
         click.echo(f"\n{comparison['text']} {comparison['ratio']:.3f}{interval}")
     click.echo(f"Report: {out / 'report.html'}")
+
+
+@eval_.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--tasks", "task_names", required=True, help="Tasks, separated by commas; `eval tasks` lists them.")
+@click.option("--data", default="stdlib:held-out", show_default=True,
+              help="Files to score: a folder, a .py or .parquet file, stdlib:held-out.")  # fmt: skip
+@click.option("--train", help="Corpus the models were built from, for the tasks that compare with it.")
+@click.option("--benchmarks", type=click.Path(file_okay=False, path_type=Path), help="Folder of published benchmarks.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many examples per task.")
+@click.option("--seeds", type=click.IntRange(1), help="A MODEL that holds {seed} stands for this many, from 0.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/eval"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the headers of all results as JSON.")
+def run(
+    models: tuple[str, ...], task_names: str, data: str, train: str | None, benchmarks: Path | None,
+    limit: int | None, seeds: int | None, out: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure each MODEL on tasks; the same command again measures only what is missing.
+
+    MODEL is [NAME=][KIND:]FOLDER: a model of ours at any cut, or a Hugging Face causal language model. KIND nets-only
+    takes the neural part alone, shuffled-router lets the wrong nets answer.
+    """
+    from eval.models import open_specs
+    from eval.records import read_header
+    from eval.runner import run as run_tasks
+    from eval.tables import print_results
+    from eval.tasks import Options, load_tasks
+
+    options = Options(data, train, benchmarks, limit)
+    command = " ".join(["constructible eval run", *models, f"--tasks {task_names}", f"--data {data}",
+                        *([f"--limit {limit}"] if limit else [])])  # fmt: skip
+    paths = run_tasks(open_specs(models, seeds), load_tasks(task_names), options, out, command=command)
+    headers = [read_header(path) for path in paths]
+    if as_json:
+        click.echo(json.dumps([{"path": str(p), **h} for p, h in zip(paths, headers, strict=True)], indent=1))
+    else:
+        print_results(headers)
+
+
+@eval_.command("tasks")
+@click.option("--json", "as_json", is_flag=True)
+def tasks_(as_json: bool) -> None:
+    """List what can be measured."""
+    from eval.tasks import TASKS
+
+    rows = [(name, TASKS.load(name)) for name in TASKS.names()]
+    if as_json:
+        listed = [
+            {"name": name, "version": t.version, "question": t.question, "metrics": [m.name for m in t.metrics]}
+            for name, t in rows
+        ]
+        click.echo(json.dumps(listed, indent=1))
+        return
+    for name, task in rows:
+        click.echo(f"{name:<18} {task.question}")

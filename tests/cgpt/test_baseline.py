@@ -17,9 +17,9 @@ from cgpt.baseline import (
     BaselineConfig,
     BaselineTrainer,
     TokenStream,
-    _windows,
     build_network,
     train_for,
+    windows,
 )
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, save_tensors
@@ -188,7 +188,7 @@ def test_unusable_input_is_refused_with_a_fix() -> None:
 
 @given(st.integers(1, 200), st.sampled_from([2, 4, 16, 32]))
 def test_windows_score_every_position_once_with_half_a_context_to_the_left(length: int, context: int) -> None:
-    spans = list(_windows(length, context))
+    spans = list(windows(length, context))
     width, scored = min(length, context), []
     for number, (start, first) in enumerate(spans):
         assert start >= 0 and start + width <= length
