@@ -93,3 +93,28 @@ def tasks_(as_json: bool) -> None:
         return
     for name, task in rows:
         click.echo(f"{name:<18} {task.question}")
+
+
+@eval_.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--task", help="This task only (default: every one that both have).")
+@click.option("--unequal", is_flag=True, help="Compare although budgets differ; the page says so.")
+@click.option("--clock", type=click.Choice(["seconds", "flops"]), default="seconds", show_default=True,
+              help="What the work of a budget is.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page as well.")
+@click.option("--json", "as_json", is_flag=True)
+def compare(a: Path, b: Path, task: str | None, unequal: bool, clock: str, html: Path | None, as_json: bool) -> None:
+    """Compare two models' results, A and B: folders (or files) that `eval run` wrote.
+
+    A pair whose budgets are not equal, or whose figures are not about the same bytes, is refused with every reason
+    (exit code 3).
+    """
+    from eval.compare import compare as run_compare
+    from eval.compare_page import as_text, render
+    from ontology.io import write_text
+
+    compared = run_compare(a, b, task=task, unequal=unequal, clock=clock)  # type: ignore[arg-type]
+    if html is not None:
+        write_text(html, render(compared))
+    click.echo(json.dumps(compared.as_json(), indent=1) if as_json else as_text(compared))
