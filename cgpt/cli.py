@@ -158,21 +158,31 @@ def complete(
 @cgpt.command()
 @click.argument("model", type=_MODEL)
 @click.argument("file")
-@click.option("--html", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write the record that `check-record` checks.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(1), default=3000, show_default=True,
               help="Explain this many of the file's tokens, from its start.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def explain(model: Path, file: str, html: Path, max_tokens: int, as_json: bool) -> None:
-    """Write a page that explains every token of FILE."""
+def explain(
+    model: Path, file: str, html: Path | None, record: Path | None, max_tokens: int, as_json: bool
+) -> None:  # fmt: skip
+    """Explain every token of FILE: as a page, as a record from which each distribution can be rebuilt, or as JSON."""
     from cgpt.explain import explain as run_explain
     from cgpt.explain_page import render_explain
     from cgpt.model import load
+    from ontology.errors import UsageError
     from ontology.io import write_text
 
-    opened = _constructed(load(model), model)
-    record = run_explain(opened, _read_input(file), Path(file).name, max_tokens)
-    write_text(html, render_explain(record))
-    click.echo(json.dumps(record) if as_json else str(html))
+    if html is None and record is None and not as_json:
+        raise UsageError("nothing to write.", fix="give --html, --record or --json")
+    opened, data = _constructed(load(model), model), _read_input(file)
+    if record is not None:
+        cli_account.write_record(opened, data, Path(file).name, record, max_tokens)
+    explained = run_explain(opened, data, Path(file).name, max_tokens) if html is not None or as_json else {}
+    if html is not None:
+        write_text(html, render_explain(explained))
+    click.echo(json.dumps(explained) if as_json else "\n".join(str(path) for path in (html, record) if path))
 
 
 def _explained(opened: LanguageModel, made: Completion) -> list[dict]:

@@ -1,4 +1,4 @@
-"""`constructible cgpt pack`, `unpack`: commands that hold a model to account."""
+"""`constructible cgpt pack`, `unpack`, `check-record`: commands that hold a model to account."""
 
 from __future__ import annotations
 
@@ -91,4 +91,49 @@ def unpack(model: Path, packed: Path, out: Path) -> None:
     click.echo(f"{out}: {len(original):,} bytes")
 
 
-COMMANDS = (pack, unpack)
+def write_record(opened: ConstructedLM, data: bytes, name: str, out: Path, max_tokens: int) -> None:
+    """Write the accountable record of a file, or of its first tokens; see `cgpt.record`."""
+    from cgpt.record import record
+    from ontology.io import write_text
+    from ontology.progress import Progress
+
+    n = len(opened.tokenizer.encode(data)) + 1
+    with Progress().task("record", total=float(min(n, max_tokens)), unit="tokens") as task:
+        made = record(opened, data, name, range(min(n, max_tokens)), task.advance)
+    # On one line: a token's evidence takes about two thousand characters.
+    write_text(out, json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+@click.command("check-record")
+@click.argument("model", type=_PATH)
+@click.argument("record", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def check_record(model: Path, record: Path, as_json: bool) -> None:
+    """Check a RECORD that `explain --record` wrote with MODEL.
+
+    All evidence is looked up and every distribution rebuilt from the record and the model's folder alone, by a program
+    that shares no code with the model, then compared with the model's own. Exit code 3 where anything does not hold.
+    """
+    from cgpt.record import TOLERANCE, compare
+    from ontology.errors import CheckFailed
+    from ontology.io import read_json
+    from ontology.progress import Progress
+
+    value = read_json(record)
+    total = float(len(value["tokens"])) if isinstance(value, dict) and isinstance(value.get("tokens"), list) else None
+    with Progress().task("check", total=total, unit="positions") as task:
+        found = compare(open_constructed(model), value, task.advance)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    if found["failed"]:
+        first, n = found["failed"][0], len(found["failed"])
+        raise CheckFailed(
+            f"{n} of {found['positions']} positions do not hold; the first is {first['at']}: {first['reason']}",
+            fix="make the record again with this model, or find out who changed it", file=record,
+        )  # fmt: skip
+    if not as_json:
+        click.echo(f"{record}: {found['positions']:,} positions hold; the largest difference of a probability is "
+                   f"{found['largest_difference']:.1e} (allowed: {TOLERANCE:.0e})")  # fmt: skip
+
+
+COMMANDS = (pack, unpack, check_record)

@@ -53,7 +53,7 @@ class Explainer:
         model = self.model
         at = model.position(view, boundary)
         trace = model.router.trace(view.fields[boundary])
-        sources = self._sources(view, at, target)
+        sources = self.sources(view, at, target)
         total = sum(source["weight"] * source["probability"] for source in sources)
         for source in sources:
             source["share"] = source["weight"] * source["probability"] / total if total > 0 else 0.0
@@ -74,7 +74,8 @@ class Explainer:
             "reads": {name: view.read_text(boundary, READS.index(name)) for name in declared},
         }  # fmt: skip
 
-    def _sources(self, view: FileView, at: Position, target: int) -> list[dict[str, Any]]:
+    def sources(self, view: FileView, at: Position, target: int) -> list[dict[str, Any]]:
+        """Weight, probability of the target and evidence of each of `mixing.SOURCES`."""
         said = {
             "net": 0.0 if at.net_distribution is None else float(at.net_distribution[target]),
             "corpus": self._levels(at, target, range(counts.N_LEVELS)),
@@ -104,7 +105,8 @@ class Explainer:
             said += float(at.level_weights[level]) * float(at.entry_shares[begin:end][hit].sum())
         return said / weight
 
-    def _context(self, tokens: np.ndarray) -> str:
+    def context(self, tokens: np.ndarray) -> str:
+        """Tokens as text for a person."""
         return b"".join(self.model.tokenizer.token_bytes[int(token)] for token in tokens).decode("utf-8", "replace")
 
     def _corpus_evidence(self, at: Position, target: int) -> list[dict[str, Any]]:
@@ -121,9 +123,9 @@ class Explainer:
             for hit in hits[:SHOWN]:
                 position = int(index.order[low + int(hit)])
                 file, line, licence = self.place(position)
-                context = self._context(index.tokens[max(position - LEVELS[level], 0) : position])
+                context = self.context(index.tokens[max(position - LEVELS[level], 0) : position])
                 text = f"after {context!r}: {len(hits)} of {high - low}"
-                shown.append(_evidence("match", text, len(hits) / (high - low), file, line, licence))
+                shown.append(_evidence("match", text, len(hits) / (high - low), file, line, licence, position))
             return shown
         return []
 
@@ -137,7 +139,7 @@ class Explainer:
                 seen += 1
                 if int(view.history[position]) == target:
                     line = 1 + int(self.newlines[view.history[1:position]].sum())
-                    context = self._context(view.history[max(position - k, 1) : position])
+                    context = self.context(view.history[max(position - k, 1) : position])
                     text = f"in this file after {context!r}"
                     shown.append(_evidence("cache", text, 1.0, line=line))
                 position = int(view.previous[level, position])
@@ -177,9 +179,14 @@ class Explainer:
 
 
 def _evidence(
-    kind: str, text: str, value: float, file: str | None = None, line: int | None = None, licence: str | None = None
-) -> dict[str, Any]:
-    return {"kind": kind, "text": text, "value": value, "file": file, "line": line, "licence": licence}
+    kind: str, text: str, value: float, file: str | None = None, line: int | None = None, licence: str | None = None,
+    position: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One piece of evidence; `position` is a place in the match index."""
+    return {
+        "kind": kind, "text": text, "value": value, "file": file, "line": line, "licence": licence,
+        "position": position,
+    }  # fmt: skip
 
 
 def explain(model: ConstructedLM, data: bytes, file: str = "", max_tokens: int | None = None) -> dict[str, Any]:

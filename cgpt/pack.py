@@ -4,14 +4,14 @@ The model steps from left to right, token by token, through the same calls when 
 (`FileView.extend`, then `next_distribution`), so both see the same numbers. Each distribution is rounded to integer
 frequencies in one well-defined way, and an integer range coder does the rest.
 
-A packed file is a header of 28 bytes or less, then the code:
+A packed file is a header of 29 bytes or less, then the code:
 
     4 bytes   magic "cgp" and the format's version
     8 bytes   start of the SHA-256 of the model (all files of its folder that decide a distribution)
     4 bytes   CRC-32 of the machine and versions that packed it
     4 bytes   CRC-32 of the original bytes
     4 bytes   CRC-32 of all the rest of the packed file
-    1-4 bytes length of the original, seven bits a byte, low ones first
+    1-5 bytes length of the original, seven bits a byte, low ones first
 
 **A packed file is for the machine and the versions that made it**: floating-point sums may differ in their last bit
 elsewhere, and one such bit can change everything after it. Elsewhere `unpack` says so, tries, and hands out nothing
