@@ -1,4 +1,4 @@
-"""`constructible cgpt pack`, `unpack`, `check-record`: commands that hold a model to account."""
+"""`constructible cgpt pack`, `unpack`, `check-record`, `without`: commands that hold a model to account."""
 
 from __future__ import annotations
 
@@ -136,4 +136,36 @@ def check_record(model: Path, record: Path, as_json: bool) -> None:
                    f"{found['largest_difference']:.1e} (allowed: {TOLERANCE:.0e})")  # fmt: skip
 
 
-COMMANDS = (pack, unpack, check_record)
+@click.command()
+@click.argument("model", type=_PATH)
+@click.argument("name")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--examples", type=click.IntRange(0), default=10, show_default=True, help="Show so many tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def without(model: Path, name: str, paths: tuple[str, ...], examples: int, as_json: bool) -> None:
+    """Score PATHS with MODEL as it is and without the module NAME: a concept, a source (net, corpus, file, names) or a
+    read. Shows the bits and the tokens that change; nothing is trained again."""
+    from cgpt.ablate import ablate
+    from cgpt.score import read_paths
+    from ontology.progress import Progress
+
+    opened, corpus = open_constructed(model), read_paths(paths)
+    with Progress().task("without", total=float(corpus.total_bytes), unit="bytes") as task:
+        found = ablate(opened, name, corpus.files, examples, task.advance)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1))
+        return
+    per_byte, per_byte_without = found.bits / found.n_bytes, found.bits_without / found.n_bytes
+    click.echo(f"{per_byte:.4f} bits per byte, {per_byte_without:.4f} without the {found.kind} {name!r}; "
+               f"{found.changed:,} of {found.tokens:,} tokens change")  # fmt: skip
+    for concept, row in sorted(
+        found.per_concept.items(), key=lambda item: -abs(item[1]["bits_without"] - item[1]["bits"])
+    ):
+        click.echo(f"  {concept:<28} {row['bits_without'] - row['bits']:+10.1f} bits on {row['changed']:,.0f} tokens")
+    for example in found.examples:
+        place = f"{example.path}:{example.line}"
+        click.echo(f"{place}: {example.before!r} -> {example.token!r}: {example.bits:.2f} bits, without it "
+                   f"{example.bits_without:.2f} ({example.concept})")  # fmt: skip
+
+
+COMMANDS = (pack, unpack, check_record, without)

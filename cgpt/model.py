@@ -272,6 +272,12 @@ class ConstructedLM(_Routed):
 
         return explain(self, text.encode("utf-8"), file)
 
+    def without(self, name: str) -> ConstructedLM:
+        """This model without one of its modules: a concept's nets, a source, or a read; see `cgpt.ablate`."""
+        from cgpt.ablate import without
+
+        return without(self, name)
+
     @property
     def parameters(self) -> int:
         """Trained numbers in nets."""

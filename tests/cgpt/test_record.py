@@ -165,7 +165,7 @@ def another_target(token: dict[str, Any]) -> None:
 
 
 def another_concept(token: dict[str, Any]) -> None:
-    token["concept"] = "in_comment" if token["concept"] != "in_comment" else "in_docstring"
+    token["concept"] = "docstring_word" if token["concept"] != "docstring_word" else "after_attribute"
 
 
 CHANGES = [
