@@ -122,9 +122,10 @@ class HuggingFaceLM(EvalModel):
         return bits, correct
 
     def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"") -> bytes:
-        """See EvalModel; a prompt that is too long loses its beginning."""
+        """See EvalModel; a prompt that is too long loses its beginning, and at most half a context is written."""
         import torch
 
+        max_tokens = min(max_tokens, self.context // 2)
         ids, _, _ = self.tokenize(prompt)
         begin = [] if self.begin is None else [self.begin]
         room = max(self.context - max_tokens - len(begin), 1)

@@ -79,7 +79,10 @@ def _run_one(
     path = result_path(out, model.name, model.seed, task.name)
     examples_hash = sha256_json([[example.id, example.sha256] for example in examples])
     # Not the number of examples: more of the same task resume from fewer.
-    key = sha256_json([model.fingerprint, task.name, task.version, task.columns])
+    environment = describe()
+    timed = any(metric.measured_on_machine for metric in task.metrics)
+    place = [environment["cpu"], environment["threads"]] if timed else None
+    key = sha256_json([model.fingerprint, task.name, task.version, task.columns, place])
     label = f"{model.name}{'' if model.seed is None else f' seed {model.seed}'}: {task.name}"
     shards = Shards(path.with_suffix(".rows"), task, key)
     if path.is_file():
@@ -113,7 +116,6 @@ def _run_one(
     leaked = None
     if model.training_files is not None:
         leaked = [example.id for example in examples if example.fingerprint in model.training_files]
-    environment = describe()
     header = {
         "format": FORMAT, "key": key, "task": task.name, "task_version": task.version, "question": task.question,
         "metrics": [asdict(metric) for metric in task.metrics], "options": task.options(options),

@@ -15,6 +15,11 @@ TASKS = Registry(
     group="constructible.tasks",
     entries={
         "bits": "eval.tasks.language:BITS",
+        "deletion": "eval.tasks.faithful:DELETION",
+        "lines": "eval.tasks.lines:LINES",
+        "memory": "eval.tasks.memory:MEMORY",
+        "pairs": "eval.tasks.pairs:PAIRS",
+        "speed": "eval.tasks.speed:SPEED",
     },
 )
 
