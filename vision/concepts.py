@@ -181,6 +181,10 @@ class Library:
         used = {name for entry in self.classes.values() for name in entry.features}
         return tuple(name for name in self.features if name in used)
 
+    def has(self, label: str) -> bool:
+        """Whether a class is found by this label or WordNet id."""
+        return label in self.classes or label in self._by_wnid
+
     def entry(self, label: str) -> ClassEntry:
         """Return a class by its label or its WordNet id.
 
@@ -190,7 +194,7 @@ class Library:
         found = self.classes.get(label) or self.classes.get(self._by_wnid.get(label, ""))
         if found is None:
             raise UsageError(
-                f"the library {self.name!r} has no class {label!r}." + _near(label, self.classes),
+                f"the library {self.name!r} has no class {label!r}." + nearest(label, self.classes),
                 fix="use a declared class, or declare it in a file of your own (docs/vision_ontology.md)",
             )
         return found
@@ -317,7 +321,8 @@ def _a(title: str) -> str:
     return f"{'an' if title[:1].lower() in 'aeiou' else 'a'} {title}"
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean ...?" for the nearest name; all names where they are few and none is near."""
     names = list(known)
     return did_you_mean(name, names) if len(names) <= 12 else did_you_mean(name, names).split(" Known:")[0]
 
@@ -407,7 +412,7 @@ def _unresolved(library: Library, own: Library) -> Iterator[ConstructibleError]:
                 file, line = library.place("classes", label, *place, j)
                 if name not in library.features:
                     yield OntologyError(
-                        f"the class {label!r} lists the unknown feature {name!r}." + _near(name, library.features),
+                        f"the class {label!r} lists the unknown feature {name!r}." + nearest(name, library.features),
                         fix="declare the feature or correct its name", file=file, line=line,
                     )  # fmt: skip
                 elif name in names[:j] or (place == ("unclear",) and name in entry.features):
