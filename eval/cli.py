@@ -118,3 +118,25 @@ def compare(a: Path, b: Path, task: str | None, unequal: bool, clock: str, html:
     if html is not None:
         write_text(html, render(compared))
     click.echo(json.dumps(compared.as_json(), indent=1) if as_json else as_text(compared))
+
+
+@eval_.command()
+@click.option("--results", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("docs/results"),
+              show_default=True, help="Folder of raw results: quickstart.json, and what `eval run` wrote.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["table", "md", "csv", "html"]), default="table", show_default=True)
+@click.option("--write", type=click.Path(file_okay=False, path_type=Path),
+              help="Write LEADERBOARD.md and leaderboard.html into this folder.")  # fmt: skip
+def leaderboard(results: Path, form: str, write: Path | None) -> None:
+    """Make the leaderboard from raw results."""
+    from eval.board import entries, print_boards, to_csv, to_markdown, write_board
+    from eval.board_page import render
+
+    if write is not None:
+        for path in write_board(results, write):
+            click.echo(path)
+        return
+    rows = entries(results)
+    if form == "table":
+        print_boards(rows)
+    else:
+        click.echo({"md": to_markdown, "csv": to_csv, "html": render}[form](rows), nl=False)

@@ -19,7 +19,7 @@ class Row:
         bits_per_byte: over raw UTF-8 bytes, file ends included; lower is better.
         accuracy: share of next tokens that were the most probable one, 0 to 1.
         parameters: trained floats in nets.
-        seconds: wall clock from raw files to the last artefact.
+        seconds: wall clock from raw files to the last artefact; None where nobody measured it.
         bits_per_byte_low .. accuracy_high: 95 % interval; None where there is none.
         table_entries: counts and stored positions, never mixed into `parameters`.
         peak_rss_bytes: peak memory of the build.
@@ -31,7 +31,7 @@ class Row:
     bits_per_byte: float
     accuracy: float
     parameters: int
-    seconds: float
+    seconds: float | None
     bits_per_byte_low: float | None = None
     bits_per_byte_high: float | None = None
     accuracy_low: float | None = None

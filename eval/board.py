@@ -1,0 +1,236 @@
+"""The published leaderboard, made from the raw results that are kept: `docs/results/`.
+
+Raw results are of two makes: `quickstart.json` (what `eval quickstart` files) and folders of `eval run`. Nothing is
+typed in: a row's figures, its cost, its commit and its command all come from the file that the row names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.leaderboard import Row, print_table
+from eval.records import read_header, read_results
+from ontology.errors import ConstructibleError, UsageError
+from ontology.io import read_json, write_text
+
+RESULTS = Path("docs/results")
+MARKDOWN, PAGE = "LEADERBOARD.md", "leaderboard.html"
+KEPT_EXAMPLES = 200
+"""Of a row's raw results so many examples are shown in the page; the file has all."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a model on a set of files.
+
+    Attributes:
+        board: what was scored; only rows of one board are comparable.
+        kind: "constructed", "monolith", "no nets" or "other".
+        figures: as in `leaderboard.Row`.
+        opaque: trained numbers that acted on a decision, on average.
+        faithful: share of predictions whose explanation was replayed by the independent checker; None: not checked.
+        commit, command: of the run.
+        raw: path of the raw results, relative to the results folder; `facts` what the page shows of them.
+    """
+
+    board: str
+    kind: str
+    figures: Row
+    opaque: float | None
+    faithful: float | None
+    commit: str
+    command: str
+    raw: str
+    facts: dict[str, Any]
+
+
+def entries(results: Path = RESULTS) -> list[Entry]:
+    """All rows, boards together, best bits per byte first.
+
+    Raises:
+        UsageError: the folder holds no results.
+    """
+    found: list[Entry] = []
+    for path in sorted(results.rglob("*.json")):
+        found += _quickstart(path, path.relative_to(results).as_posix())
+    for path in sorted(results.rglob("bits.parquet")):
+        found.append(_run(path, path.relative_to(results).as_posix()))
+    if not found:
+        raise UsageError("no results here.", fix="give the folder that holds quickstart.json or `eval run`'s results",
+                         file=results)  # fmt: skip
+    return sorted(found, key=lambda entry: (entry.board, entry.figures.bits_per_byte, entry.figures.name))
+
+
+def _quickstart(path: Path, raw: str) -> list[Entry]:
+    results = read_json(path)
+    if not isinstance(results, dict) or "leaderboard" not in results:
+        return []  # a summary of another make
+    facts = {key: results.get(key) for key in ("command", "commit", "created", "environment", "comparison", "files")}
+    rows = []
+    for values in results["leaderboard"]:
+        row = Row(**values)
+        kind = "monolith" if row.name.startswith("baseline") else "no nets" if not row.parameters else "constructed"
+        rows.append(
+            Entry(
+                f"standard library, {results['files']} files of held-out packages", kind, row,
+                0.0 if not row.parameters else float(row.parameters) if kind == "monolith" else None, None,
+                results["commit"], results["command"], raw,
+                facts | {"figures": values, "situations": _situations(results, kind)},
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _situations(results: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    column = {"constructed": "constructed_bits", "monolith": "baseline_bits"}.get(kind)
+    total = sum(row["bytes"] for row in results.get("waterfall", []))
+    if column is None or not total:
+        return []
+    return [
+        {"situation": row["concept"], "positions": row["positions"], "bits per byte": round(row[column] / total, 4)}
+        for row in results["waterfall"]
+    ]
+
+
+def _run(path: Path, raw: str) -> Entry:
+    header, results = read_header(path), read_results(path)
+    figures, budget = header["figures"], header["budget"]
+
+    def of(name: str) -> dict[str, Any]:
+        return figures[name]
+
+    bits, accuracy, model = of("bits per byte"), of("next-token accuracy"), header["model"]
+    if bits["value"] is None:
+        raise ConstructibleError("these results have no bits per byte.", fix="run the task again", file=path)
+    notes = [f"trained on {len(header['leaked'])} of these files"] if header["leaked"] else []
+    notes += ["its training data is not known"] if header["leaked"] is None else []
+    notes += [model["kind"]] if model["kind"] else []
+    row = Row(
+        model["name"] if model["seed"] is None else f"{model['name']} (seed {model['seed']})", bits["value"],
+        accuracy["value"], budget["parameters"] or 0, budget["seconds"],
+        bits["low"], bits["high"], accuracy["low"], accuracy["high"], budget["table_entries"], budget["peak_rss_bytes"],
+        of("bytes per token")["value"], "; ".join(notes),
+    )  # fmt: skip
+    kind = {"root": "monolith", "plain": "no nets", None: "other"}.get(budget["cut"], "constructed")
+    replayed = path.with_name("replay.parquet")
+    faithful = None
+    if replayed.is_file():
+        checked = read_header(replayed)
+        faithful = checked["figures"][checked["metrics"][0]["name"]]["value"]
+    names = list(results.values)
+    examples = [
+        {"file": name, **{column: _short(results.values[column][i]) for column in names}}
+        for i, name in enumerate(results.examples[:KEPT_EXAMPLES])
+    ]
+    parts = [
+        {"situation": part, **{name: _short(one["value"]) for name, one in rows.items()}}
+        for part, rows in header["parts"].items()
+    ]
+    facts = {
+        key: header[key] for key in ("command", "created", "environment", "budget", "options", "examples", "figures")
+    }
+    git = header["environment"].get("git") or {}
+    commit = (git.get("commit") or "") + ("+" if git.get("changed") else "")
+    board = f"{header['options']['data']}, {header['examples']} files"
+    return Entry(
+        board, kind, row, of("opaque parameters per decision")["value"], faithful, commit, header["command"], raw,
+        facts | {"situations": parts, "scored files": examples},
+    )  # fmt: skip
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or value != value else float(f"{value:.6g}")
+
+
+# How the columns read. `None` and nan are an en dash: not measured is not zero.
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None or value != value else f"{value:,.{digits}f}"
+
+
+def _interval(value: float, low: float | None, high: float | None, scale: float, digits: int, unit: str = "") -> str:
+    ends = "" if low is None or high is None else f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    return f"{scale * value:.{digits}f}{unit}{ends}"
+
+
+COLUMNS: tuple[tuple[str, str, Callable[[Entry], Any], Callable[[Entry], str]], ...] = (
+    ("Model", "text", lambda e: e.figures.name, lambda e: e.figures.name),
+    ("Kind", "text", lambda e: e.kind, lambda e: e.kind),
+    ("Bits per byte [95 %]", "number", lambda e: e.figures.bits_per_byte,
+     lambda e: _interval(e.figures.bits_per_byte, e.figures.bits_per_byte_low, e.figures.bits_per_byte_high, 1, 3)),
+    ("Accuracy [95 %]", "number", lambda e: e.figures.accuracy,
+     lambda e: _interval(e.figures.accuracy, e.figures.accuracy_low, e.figures.accuracy_high, 100, 1, " %")),
+    ("Parameters", "number", lambda e: e.figures.parameters, lambda e: _number(e.figures.parameters)),
+    ("Opaque per decision", "number", lambda e: e.opaque, lambda e: _number(e.opaque)),
+    ("Faithful share", "number", lambda e: e.faithful,
+     lambda e: "–" if e.faithful is None else f"{100 * e.faithful:.2f} %"),
+    ("Table entries", "number", lambda e: e.figures.table_entries, lambda e: _number(e.figures.table_entries)),
+    ("Seconds", "number", lambda e: e.figures.seconds, lambda e: _number(e.figures.seconds)),
+    ("Peak MiB", "number", lambda e: e.figures.peak_rss_bytes,
+     lambda e: _number(None if e.figures.peak_rss_bytes is None else e.figures.peak_rss_bytes / 2**20)),
+    ("Commit", "text", lambda e: e.commit, lambda e: (e.commit[:12] + "+" * e.commit.endswith("+")) or "–"),
+)  # fmt: skip
+"""(title, kind of sorting, value, text) of each column."""
+
+
+def to_markdown(rows: Sequence[Entry]) -> str:
+    """docs/LEADERBOARD.md."""
+    text = (
+        "# Leaderboard\n\nMade by `constructible eval leaderboard --write docs` from the raw results in "
+        "[results/](results/); a test holds the two equal. The same with sorting, filters and every row's raw results: "
+        "[leaderboard.html](leaderboard.html).\n\nBits per byte are over the raw bytes of held-out files, ends "
+        "included: lower is better. Intervals: 95 %, bootstrap over files (over projects where there are at least "
+        "ten); they say nothing about other training seeds. Seconds run from raw files to the last artefact. "
+        "Parameters are trained numbers in nets; table entries are counted apart; opaque: the parameters that acted on "
+        "a decision. Faithful: share of predictions whose explanation an independent checker rebuilt. A dash was not "
+        "measured. Only rows of one table are comparable.\n"
+    )
+    for board in dict.fromkeys(row.board for row in rows):
+        chosen = [row for row in rows if row.board == board]
+        text += f"\n## {board[:1].upper()}{board[1:]}\n\n"
+        text += "| " + " | ".join(title for title, *_ in COLUMNS) + " | Raw results |\n"
+        text += "| " + " | ".join("---" if kind == "text" else "---:" for _, kind, *_ in COLUMNS) + " | --- |\n"
+        for row in chosen:
+            cells = [show(row).replace("|", "\\|").replace("\n", " ") for *_, show in COLUMNS]
+            text += "| " + " | ".join(cells) + f" | [{row.raw}](results/{row.raw}) |\n"
+        for command in dict.fromkeys(row.command for row in chosen):
+            text += f"\n    {command}\n"
+    return text
+
+
+def to_csv(rows: Sequence[Entry]) -> str:
+    """All rows with all figures, unrounded."""
+    out = io.StringIO()
+    figures = list(Row.__dataclass_fields__)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["board", "kind", *figures, "opaque", "faithful", "commit", "command", "raw"])
+    for row in rows:
+        values = asdict(row.figures)
+        writer.writerow([row.board, row.kind, *(values[name] for name in figures), row.opaque, row.faithful,
+                         row.commit, row.command, row.raw])  # fmt: skip
+    return out.getvalue()
+
+
+def print_boards(rows: Sequence[Entry]) -> None:
+    """Every board as a table on standard output."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for board in dict.fromkeys(row.board for row in rows):
+        console.print(Text(board, style="bold"))
+        print_table([row.figures for row in rows if row.board == board], console)
+
+
+def write_board(results: Path, docs: Path) -> list[Path]:
+    """Write the Markdown and the page into a folder; `results` must lie in it as `results` for the links to hold."""
+    from eval.board_page import render
+
+    rows = entries(results)
+    return [write_text(docs / MARKDOWN, to_markdown(rows)), write_text(docs / PAGE, render(rows))]
