@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import fit_mixer, lexer
-from cgpt.corpus import Corpus
+from cgpt.corpus import Corpus, SourceFile
 from cgpt.data import TokenizedCorpus, choose_files, held_out_files, training_rows
 from cgpt.index import CorpusIndex
 from cgpt.model import FORMAT, HERE
@@ -29,7 +29,7 @@ from ontology.environment import Ledger, threads
 from ontology.errors import ConstructibleError
 from ontology.fit import Budget, Fitted, Job, JobContext, fit, train
 from ontology.graph import Cut, cut, problems, reads_under
-from ontology.io import sha256_file, sha256_json, write_json, write_text
+from ontology.io import sha256_file, sha256_json, write_bytes, write_json, write_text
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.schema import Ontology
@@ -46,6 +46,33 @@ _READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.count
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Parts of a finished model that a build takes over instead of making them; see `cgpt.forget`.
+
+    Attributes:
+        tokenizer: its tokenizer.json.
+        nets: its nets.safetensors; None trains new ones.
+        seen_by_nets: marks (`mark_of`) of the files that those nets learned from.
+        held_out: marks of the files that the mixer is to learn from; None chooses them anew.
+    """
+
+    tokenizer: Path
+    nets: Path | None = None
+    seen_by_nets: tuple[str, ...] = ()
+    held_out: tuple[str, ...] | None = None
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the parts."""
+        parts = {"tokenizer": self.tokenizer} | ({"nets": self.nets} if self.nets else {})
+        return {name: sha256_file(path) for name, path in parts.items()}
+
+
+def mark_of(file: SourceFile) -> str:
+    """16 hex digits that stand for the exact bytes of a file in `seen_by_nets.json` and `held_out.json`."""
+    return file.sha256[:16]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a build but its corpus and budget.
 
@@ -54,6 +81,7 @@ class Recipe:
         vocab_size: tokens; None takes 4096 below 16 MB of text and 8192 above.
         parameters: about how many trained numbers the monolith has (root cut only).
         ontology, router: files to use instead of the Python ontology that comes with the package.
+        kept: parts of another model to take over.
     """
 
     cut: str = "leaves"
@@ -63,6 +91,7 @@ class Recipe:
     parameters: int = 3_000_000
     ontology: Path = HERE / "ontology.yaml"
     router: Path = HERE / "router.py"
+    kept: Kept | None = None
 
 
 def build(
@@ -81,15 +110,15 @@ def build(
         ConstructibleError: ontology, router or cut do not fit together, or a folder cannot be written.
     """
     recipe = recipe or Recipe()
-    plan = _Plan(corpus, recipe)
+    plan = _Plan(corpus, recipe, budget)
     return fit(plan.jobs(), out, store, budget, progress, ledger)
 
 
 class _Plan:
     """The jobs of one build and what they share."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
-        self.corpus, self.recipe = corpus, recipe
+    def __init__(self, corpus: Corpus, recipe: Recipe, budget: Budget) -> None:
+        self.corpus, self.recipe, self.budget = corpus, recipe, budget
         self.ontology = Ontology.load(recipe.ontology)
         if found := problems(self.ontology):
             raise found[0]
@@ -107,7 +136,10 @@ class _Plan:
 
     def jobs(self) -> list[Job]:
         """The plan; seconds kept back for later jobs grow with the corpus."""
-        data = {"corpus": self.corpus.data_hash}
+        data: dict[str, Any] = {"corpus": self.corpus.data_hash}
+        if self.recipe.kept is not None:
+            kept = self.recipe.kept
+            data["kept"] = [kept.checksums(), kept.seen_by_nets, kept.held_out]
         jobs = [
             Job("tokenizer", {**data, "vocab": self.vocab_size, "code": code_hash(*_DATA_CODE)}, self.run_tokenizer,
                 kind="data", reserve_seconds=5 + 0.3 * min(self.size_mb, 12)),
@@ -130,9 +162,11 @@ class _Plan:
         )  # fmt: skip
         jobs.append(index)
         if self.cut.nets:
+            own = self.recipe.kept is None or self.recipe.kept.nets is None
             jobs.append(
-                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", *_READS_CODE)}, self.run_nets,
-                    ("tokenizer", "tokens"), kind="net", modules=len(self.cut.concepts))
+                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", *_READS_CODE)},
+                    self.run_nets if own else self.run_kept_nets, ("tokenizer", "tokens"),
+                    kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip
         return [*jobs, mixer, self._model_job(tuple(job.name for job in [*jobs, mixer] if job.name != "tokens"))]
 
@@ -162,7 +196,8 @@ class _Plan:
         return {
             "format": FORMAT, "cut": self.cut.spec, "nets": self.cut.nets and self.cut.spec != "root",
             "owner": self._owner() if self.cut.spec != "root" else {}, "vocab_size": self.vocab_size,
-            "seed": self.recipe.seed,
+            "seed": self.recipe.seed, "shape": asdict(self.recipe.shape), "budget": asdict(self.budget),
+            "kept": self.recipe.kept.checksums() if self.recipe.kept else {},
             "corpus": {
                 "name": Path(self.corpus.name).name, "hash": self.corpus.data_hash, "files": len(self.corpus.files),
                 "bytes": self.corpus.total_bytes, "skipped": len(self.corpus.skipped),
@@ -172,7 +207,10 @@ class _Plan:
     # The jobs, in order.
 
     def run_tokenizer(self, context: JobContext) -> None:
-        """Train the alphabet on the corpus."""
+        """Train the alphabet on the corpus, or take one over."""
+        if self.recipe.kept is not None:
+            write_bytes(context.folder / "tokenizer.json", self.recipe.kept.tokenizer.read_bytes())
+            return
         with context.progress.task("tokenizer"):
             Tokenizer.train([file.data for file in self.corpus.files], self.vocab_size).save(context.folder)
 
@@ -181,7 +219,12 @@ class _Plan:
         tokenizer = Tokenizer.load(context.inputs["tokenizer"])
         with context.progress.task("tokens"):
             ids, offsets = tokenizer.encode_many([file.data for file in self.corpus.files])
-        TokenizedCorpus(ids, offsets, held_out_files(self.corpus.files)).save(context.folder / "tokens.safetensors")
+        kept = self.recipe.kept
+        if kept is not None and kept.held_out is not None:
+            held_out = np.array([mark_of(file) in kept.held_out for file in self.corpus.files])
+        else:
+            held_out = held_out_files(self.corpus.files)
+        TokenizedCorpus(ids, offsets, held_out).save(context.folder / "tokens.safetensors")
         rows = [[file.path, file.project, file.licence] for file in self.corpus.files]
         write_json(context.folder / "sources.json", {"columns": ["path", "project", "licence"], "files": rows})
 
@@ -215,6 +258,16 @@ class _Plan:
         nets = trainer.finish()
         self._check_sizes(nets)
         nets.save(context.folder / "nets.safetensors")
+        write_json(
+            context.folder / "seen_by_nets.json", {"files": sorted(mark_of(self.corpus.files[i]) for i in files)}
+        )
+
+    def run_kept_nets(self, context: JobContext) -> None:
+        """Take over finished nets and the list of what they learned from."""
+        kept = self.recipe.kept
+        assert kept is not None and kept.nets is not None
+        write_bytes(context.folder / "nets.safetensors", kept.nets.read_bytes())
+        write_json(context.folder / "seen_by_nets.json", {"files": sorted(kept.seen_by_nets)})
 
     def _check_sizes(self, nets: Nets) -> None:
         for m, name in enumerate(nets.concepts):
@@ -230,9 +283,12 @@ class _Plan:
         """Learn on held-out files how far each expert is to be believed."""
         nets = Nets.load(context.inputs["nets"] / "nets.safetensors") if self.cut.nets else None
         alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
+        corpus = self._tokens(context)
         with context.progress.task("mixer"):
-            fitted = fit_mixer.fit_mixing(self._tokens(context), alphabet, self.router, nets, self._owner())
+            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, nets, self._owner())
         fitted.save(context.folder)
+        held_out = sorted(mark_of(self.corpus.files[i]) for i in np.flatnonzero(corpus.held_out))
+        write_json(context.folder / "held_out.json", {"files": held_out})
 
     def run_monolith(self, context: JobContext) -> None:
         """Train one transformer on the same tokens."""
@@ -271,7 +327,8 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 - `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`,
   `outside.json`: how experts are weighed.
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
-- `training_files.json`: fingerprints of the corpus' files.
+- `training_files.json`: fingerprints of the corpus' files; `seen_by_nets.json`, `held_out.json`: which of them the nets
+  and the mixer learned from (start of the SHA-256).
 
     constructible cgpt score DIR file.py
     constructible cgpt explain DIR file.py --html explained.html

@@ -1,4 +1,4 @@
-"""`constructible cgpt pack`, `unpack`, `check-record`, `without`: commands that hold a model to account."""
+"""`constructible cgpt pack`, `unpack`, `check-record`, `without`, `forget`: commands that hold a model to account."""
 
 from __future__ import annotations
 
@@ -168,4 +168,47 @@ def without(model: Path, name: str, paths: tuple[str, ...], examples: int, as_js
                    f"{example.bits_without:.2f} ({example.concept})")  # fmt: skip
 
 
-COMMANDS = (pack, unpack, check_record, without)
+@click.command()
+@click.argument("model", type=_PATH)
+@click.argument("sources", nargs=-1)
+@click.option("--retrain", is_flag=True, help="Train the nets again, if any of them saw one of the files.")
+@click.option("--steps", type=int, help="Training steps of --retrain (default: as the model was built).")
+@click.option("--minutes", type=float, help="Budget of --retrain instead of steps.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def forget(
+    model: Path, sources: tuple[str, ...], retrain: bool, steps: int | None, minutes: float | None, as_json: bool
+) -> None:
+    """Forget SOURCES in the folder MODEL: paths, projects, or patterns such as 'dask/*'.
+
+    Match index and tables become those of a build without them; the mixer and all smoothing is measured again. The
+    tokenizer is kept as it is. The nets that saw them are named; only --retrain makes these forget as well.
+    """
+    from dataclasses import asdict
+
+    from cgpt.forget import forget as run_forget
+    from ontology.errors import UsageError
+    from ontology.fit import Budget
+
+    budget = None if steps is None and minutes is None else Budget(steps=steps, minutes=minutes)
+    if budget is not None and not retrain:
+        raise UsageError("a budget without --retrain.", fix="add --retrain")
+    done = run_forget(model, sources, retrain, budget)
+    if as_json:
+        click.echo(
+            json.dumps(asdict(done) | {"kept": ["tokenizer"] if done.retrained else ["tokenizer", "nets"]}, indent=1)
+        )
+        return
+    click.echo(f"{model}: {len(done.files)} files forgotten; tables, match index and mixer are without them")
+    click.echo("the tokenizer is kept: it learned its pieces when these files were there")
+    if done.nets_that_saw:
+        shown = ", ".join(f"{net} ({positions:,})" for net, positions in done.nets_that_saw.items())
+        click.echo(f"nets that saw them (positions): {shown}; and what they share: {', '.join(done.shared)}")
+    if done.retrained:
+        click.echo("the nets were trained again without them")
+    elif done.still_in_nets:
+        click.echo(f"the nets still carry {done.still_in_nets} files; `forget {model} --retrain` removes them")
+    else:
+        click.echo("no net saw them")
+
+
+COMMANDS = (pack, unpack, check_record, without, forget)

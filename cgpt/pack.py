@@ -45,7 +45,8 @@ _SCALE = 1 << 32
 _TOP, _BOTTOM = 1 << 64, 1 << 48
 """The coder's interval is below `_TOP` and kept above `_BOTTOM`, so that its share per unit of frequency is >= 2^15."""
 _NOT_THE_MODEL = frozenset(
-    "README.md environment.json fit.json ledger.json metrics.jsonl report.html sources.json training_files.json".split()
+    "README.md environment.json fit.json ledger.json metrics.jsonl report.html sources.json training_files.json "
+    "seen_by_nets.json held_out.json".split()
 )
 """Files of a model's folder that say where it comes from and decide no distribution."""
 

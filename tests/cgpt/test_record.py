@@ -242,5 +242,5 @@ def test_the_commands(model_folder: Path, model: ConstructedLM, tmp_path: Path):
     with pytest.raises(ConstructibleError, match="another model"):
         compare(model, {**value, "model": "00"})
     with pytest.raises(ConstructibleError, match="not a record"):
-        compare(model, [])
+        compare(model, {})
     assert run_cli("explain", model_folder, tmp_path / "code.py").returncode == 2
