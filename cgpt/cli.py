@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cgpt import cli_account
+from cgpt import cli_account, cli_use
+from cgpt.cli_use import constructed, read_input
 
 if TYPE_CHECKING:
-    from cgpt.complete import Completion
-    from cgpt.model import ConstructedLM, LanguageModel
     from ontology.progress import Progress
 
 _MODEL = click.Path(path_type=Path)
@@ -24,7 +22,7 @@ def cgpt() -> None:
     """The constructed language model of Python code."""
 
 
-for command in cli_account.COMMANDS:
+for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
     cgpt.add_command(command)
 
 
@@ -118,45 +116,6 @@ def score(model: Path, paths: tuple[str, ...], as_json: bool) -> None:
 
 @cgpt.command()
 @click.argument("model", type=_MODEL)
-@click.argument("file", default="-")
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True,
-              help="0 takes the most probable token.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--explain", is_flag=True, help="Show for each token the concept in charge and what it rests on.")
-@click.option("--json", "as_json", is_flag=True)
-def complete(
-    model: Path, file: str, max_tokens: int, temperature: float, seed: int, explain: bool, as_json: bool
-) -> None:
-    """Complete FILE (- reads standard input) and print what is added."""
-    from cgpt.complete import complete as run_complete
-    from cgpt.model import load
-
-    prompt = _read_input(file)
-    opened = load(model)
-    made = run_complete(opened, prompt, max_tokens, temperature, seed)
-    text = made.text.decode("utf-8", "replace")
-    rows = _explained(opened, made) if explain else None
-    if as_json:
-        tokens = [{"text": s.text.decode("utf-8", "replace"), "probability": s.probability} for s in made.steps]
-        result = {"completion": text, "healed": made.healed.decode("utf-8", "replace"), "tokens": tokens}
-        click.echo(json.dumps(result | ({"explain": rows} if rows is not None else {}), indent=1))
-        return
-    if rows is None:
-        click.echo(text)
-        return
-    for row in rows:
-        largest = sorted(row["experts"], key=lambda e: -e["share"])[:3]
-        shares = "  ".join(f"{e['name']} {e['share']:.0%}" for e in largest)
-        click.echo(f"{row['text']!r:>18}  p={2 ** -row['bits']:.2f}  {row['concept']:<24} {shares}")
-        strongest = largest[0]
-        for item in strongest["evidence"][:1]:
-            where = f" [{item['file']}:{item['line']}, {item['licence']}]" if item["file"] else ""
-            click.echo(f"{'':>20}{strongest['name']}: {item['text']}{where}")
-
-
-@cgpt.command()
-@click.argument("model", type=_MODEL)
 @click.argument("file")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False),
@@ -176,55 +135,13 @@ def explain(
 
     if html is None and record is None and not as_json:
         raise UsageError("nothing to write.", fix="give --html, --record or --json")
-    opened, data = _constructed(load(model), model), _read_input(file)
+    opened, data = constructed(load(model), model), read_input(file)
     if record is not None:
         cli_account.write_record(opened, data, Path(file).name, record, max_tokens)
     explained = run_explain(opened, data, Path(file).name, max_tokens) if html is not None or as_json else {}
     if html is not None:
         write_text(html, render_explain(explained))
     click.echo(json.dumps(explained) if as_json else "\n".join(str(path) for path in (html, record) if path))
-
-
-def _explained(opened: LanguageModel, made: Completion) -> list[dict]:
-    """The record of each generated token; none for a monolith."""
-    import numpy as np
-
-    from cgpt.complete import heal_point
-    from cgpt.explain import Explainer
-    from cgpt.model import ConstructedLM
-
-    if not isinstance(opened, ConstructedLM):
-        return []
-    explainer = Explainer(opened)
-    ids, _ = heal_point(opened, made.prompt)
-    view = opened.view(ids)
-    rows = []
-    for step in made.steps:
-        rows.append(explainer.token(view, view.n, step.token))
-        view.extend(np.array([step.token], dtype=np.uint16))
-    return rows
-
-
-def _constructed(opened: LanguageModel, folder: Path) -> ConstructedLM:
-    from cgpt.model import ConstructedLM
-    from ontology.errors import UsageError
-
-    if not isinstance(opened, ConstructedLM):
-        raise UsageError(
-            "a monolith has nothing to explain.", fix="give a constructed model (any cut but root)", file=folder
-        )
-    return opened
-
-
-def _read_input(file: str) -> bytes:
-    from ontology.errors import ConstructibleError
-
-    if file == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ConstructibleError(f"cannot be read ({error.strerror}).", fix="check the path", file=file) from error
 
 
 def _tell_skipped(skipped: list[tuple[str, str]], progress: Progress) -> None:

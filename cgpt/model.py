@@ -256,11 +256,17 @@ class ConstructedLM(_Routed):
         """Open a constructed model's folder; raises ConstructibleError for anything else."""
         return ConstructedLM(folder)
 
-    def generate(self, prompt: str, max_tokens: int = 64, temperature: float = 0.0, seed: int = 0) -> str:
-        """Complete a prompt and return what is added; temperature 0 takes the most probable token each time."""
+    def generate(
+        self, prompt: str, max_tokens: int = 64, temperature: float = 0.0, seed: int = 0, **options: Any
+    ) -> str:
+        """Complete a prompt and return what is added; temperature 0 takes the most probable token each time.
+
+        `options` are those of `cgpt.complete.complete`: `top_k`, `top_p`, `line`, `valid`.
+        """
         from cgpt.complete import complete
 
-        return complete(self, prompt.encode("utf-8"), max_tokens, temperature, seed).text.decode("utf-8", "replace")
+        made = complete(self, prompt.encode("utf-8"), max_tokens, temperature, seed, **options)
+        return made.text.decode("utf-8", "replace")
 
     def score(self, *paths: str) -> Score:
         """Score .py files, folders or Parquet files."""
