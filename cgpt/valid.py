@@ -6,8 +6,9 @@ come, decides; nothing is generated and thrown away. For a prompt that compiles,
 statement's end then has no `tokenize`, bracket or indentation error: see `cgpt.valid_bytes` for the rules.
 
 A statement ends with its line break. A header is completed by the first statement of its block, a decorator by what it
-decorates. Where the tokens allowed run out first, `closing` ends the statement with the fewest bytes that plain code
-finds: open strings and brackets are closed, a block that has just begun gets `pass`.
+decorates, a `try` by the first statement of a handler. Where the tokens allowed run out first, `closing` ends the
+statement with the fewest bytes that plain code finds: open strings and brackets are closed, a block that has just begun
+gets `pass`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from cgpt import lexer
 from cgpt import lexer_tables as t
 from cgpt import valid_bytes as v
+from cgpt.valid_rules import in_open_try
 
 _ROUNDS = 240
 """Pieces that `closing` adds, at most; 40 brackets, strings and headers need far fewer."""
@@ -48,7 +50,7 @@ class Checker:
         """Whether the text so far ends where a statement has ended that began at byte `start` or later."""
         s = self._state
         border = s[t.MODE] == t.MODE_CODE and s[t.PENDING] == t.P_INDENT and s[t.DEPTH] == 0 and s[t.TOKENS] == 0
-        complete = s[t.HEADER_KIND] == t.K_NONE and s[t.DECORATOR] < 0
+        complete = s[t.HEADER_KIND] == t.K_NONE and s[t.DECORATOR] < 0 and not in_open_try(s, start)
         return bool(border and complete and s[t.PREVIOUS_FIRST] >= start)
 
     def _write(self, piece: bytes) -> int:
@@ -122,13 +124,16 @@ class Checker:
         if pending == t.P_INDENT and base and s[t.TOKENS] == 0:
             top = bytes(r[v.N_REGISTERS : v.N_REGISTERS + int(r[v.TOP])].astype(np.uint8))
             indent = top[int(r[v.INDENT]) :]
+            outward = [top[int(r[v.INDENT]) : end] for end in range(len(top), -1, -1) if end >= r[v.INDENT]]
             if s[t.HEADER_KIND] != t.K_NONE:
                 deeper = b"\t" if (top or bytes([int(r[v.STEP])])).endswith(b"\t") else b"    "
                 begun = [b"pass\n", indent + deeper + b"pass\n"]
             elif s[t.DECORATOR] >= 0:
                 begun = [indent + b"class _:\n"]
+            elif soft and in_open_try(s, int(r[v.BEGAN])):
+                begun = [each + b"finally:\n" for each in outward]
             else:
-                begun = [indent + b"pass\n", b"\n"]
+                begun = [indent + b"pass\n", indent + b"finally:\n", b"\n"]
         ends = [b"\n"] if base else [b")", b"]", b"}"]
         operand = [b" _", b" 0"] if pending == t.P_NAME or pending == t.P_NUMBER else [b"_", b" _", b"0"]
         if soft:

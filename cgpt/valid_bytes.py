@@ -15,7 +15,9 @@ from cgpt.compiled import compiled
 from cgpt.lexer_bytes import flush, is_prefix, operator_extends, step_byte
 from cgpt.lexer_state import word_id
 from cgpt.valid_rules import (
+    AFTER_TRY,
     PREFIX,
+    in_open_try,
     infix_prefix,
     infix_words,
     innermost,
@@ -25,11 +27,14 @@ from cgpt.valid_rules import (
     operator_ends,
     operator_fits,
     prefix_letter,
+    sibling,
     word_fits,
 )
 
 # Registers of a check, int32[N_REGISTERS]; the bytes of the current block's indentation follow them.
-(UTF_LEFT, UTF_LOW, UTF_HIGH, NEED_NEWLINE, NUMBER, CLOSE_BRACE, INDENT, TOP, STEP, INFIX, CONVERSION) = range(11)
+(UTF_LEFT, UTF_LOW, UTF_HIGH, NEED_NEWLINE, NUMBER, CLOSE_BRACE, INDENT, TOP, STEP, INFIX, CONVERSION, BEGAN) = range(
+    12
+)
 N_REGISTERS = 16
 MAX_INDENT = 240
 SIZE = N_REGISTERS + MAX_INDENT
@@ -250,6 +255,9 @@ def _code_byte_fits(s, r, data, p, soft):
     fresh = s[t.TOKENS] == 0 or last == t.L_BLOCK_COLON or last == t.L_SEMICOLON
     if kind == t.SPACE:
         return c == 32 or c == 9
+    if soft and s[t.TOKENS] == 0 and s[t.DEPTH] == 0 and sibling(s, data) == t.W_TRY and kind != t.HASH:
+        r[INFIX] = AFTER_TRY
+        return kind == t.LETTER and infix_prefix(AFTER_TRY, data, p, p + 1, False)
     if role == t.ROLE_FIELD and last == t.L_OPEN and s[t.LAST_START] == s[b + t.B_START] and (
         c == 125 or c == 33 or c == 58 or c == 61 or c == 123
     ):  # fmt: skip
@@ -444,7 +452,8 @@ def admit(s, r, data, p, soft):
         step_byte(s, c, p)
         if s[t.HEADER_KIND] != t.K_NONE and (r[TOP] + 1 >= MAX_INDENT or s[t.BLOCK_DEPTH] + 2 >= t.MAX_BLOCKS):
             return 0
-        return 2 if statement and s[t.HEADER_KIND] == t.K_NONE and s[t.DECORATOR] < 0 else 1
+        complete = s[t.HEADER_KIND] == t.K_NONE and s[t.DECORATOR] < 0 and not in_open_try(s, r[BEGAN])
+        return 2 if statement and complete else 1
     if not _code_byte_fits(s, r, data, p, soft):
         return 0
     step_byte(s, c, p)
@@ -483,6 +492,7 @@ def read_prompt(s, r, data):
         step_byte(s, c, p)
         if c == 10:
             line = p + 1
+    r[BEGAN] = len(data)
     if s[t.MODE] != t.MODE_CODE:
         return
     if s[t.PENDING] == t.P_INDENT:

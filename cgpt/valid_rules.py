@@ -12,8 +12,13 @@ from cgpt import lexer_tables as t
 from cgpt.compiled import compiled
 from cgpt.lexer_state import word_id
 
-INFIX_WORDS = ("and", "or", "not", "in", "is", "if", "else", "for", "async", "as", "import", "from")
-(_AND, _OR, _NOT, _IN, _IS, _IF, _ELSE, _FOR, _ASYNC, _AS, _IMPORT, _FROM) = (1 << k for k in range(12))
+INFIX_WORDS = ("and", "or", "not", "in", "is", "if", "else", "for", "async", "as", "import", "from", "except",
+               "finally")  # fmt: skip
+(_AND, _OR, _NOT, _IN, _IS, _IF, _ELSE, _FOR, _ASYNC, _AS, _IMPORT, _FROM, _EXCEPT, _FINALLY) = (
+    1 << k for k in range(14)
+)
+AFTER_TRY = _EXCEPT | _FINALLY | 1 << 20
+"""What may start a statement after the block of a `try`."""
 _INFIX = np.zeros((len(INFIX_WORDS), 8), np.uint8)
 for _k, _text in enumerate(INFIX_WORDS):
     _INFIX[_k, : len(_text)] = np.frombuffer(_text.encode(), np.uint8)
@@ -165,11 +170,11 @@ def infix_prefix(allowed, data, begin, end, whole):
 
 
 @compiled
-def _follows_sibling(s, data, word):
-    """Soft: whether the statement before in this block is one that `elif`, `else`, `except` or `finally` goes with."""
+def sibling(s, data):
+    """Number of the word that the statement before in this block begins with, 0 where it is no known word."""
     p = s[t.BLOCKS_AT + s[t.BLOCK_DEPTH] * t.BLOCK_WIDTH + t.K_LAST]
     if p < 0:
-        return False
+        return 0
     while p > 0 and data[p - 1] != 10:  # `if x: y` ends with another statement than it began with
         p -= 1
     while data[p] == 32 or data[p] == 9:
@@ -178,9 +183,25 @@ def _follows_sibling(s, data, word):
     while p < len(data) and t.BYTE_CLASS[data[p]] == t.LETTER:
         value = ((value * t.HASH_FACTOR) ^ int(data[p])) & t.HASH_MASK
         p += 1
-    before = word_id(value)
+    return word_id(value)
+
+
+@compiled
+def _follows_sibling(s, data, word):
+    """Soft: whether the statement before in this block is one that `elif`, `else`, `except` or `finally` goes with."""
+    before = sibling(s, data)
     for k in range(_FOLLOWS.shape[1]):  # noqa: SIM110 - compiled
         if before != 0 and _FOLLOWS[word, k] == before:
+            return True
+    return False
+
+
+@compiled
+def in_open_try(s, start):
+    """Whether the text ends in the block of a `try` that stands at byte `start` or later and has no handler yet."""
+    for depth in range(1, s[t.BLOCK_DEPTH] + 1):
+        b = t.BLOCKS_AT + depth * t.BLOCK_WIDTH
+        if s[b + t.K_KIND] == t.K_TRY and s[b + t.K_HEADER] >= start:
             return True
     return False
 
@@ -212,8 +233,10 @@ def operator_fits(s, c):
         return s[t.DEPTH] == 0 and s[t.TOKENS] > 0 and may_end_statement(s) and last != t.L_BLOCK_COLON
     if c == 126:
         return not operand(last)
+    slot = s[t.BRACKETS_AT + t.B_SLOT]
     if c == 46:
-        return last != t.L_CONSTANT and last != t.L_CLOSE_HEADER
+        named = s[t.DEPTH] == 0 and (slot == t.S_DEF_NAME or slot == t.S_CLASS_NAME)
+        return last != t.L_CONSTANT and last != t.L_CLOSE_HEADER and not named
     if last == t.L_CLOSE_HEADER:
         return c == 45 and s[t.STATEMENT] == t.K_DEF  # ->
     if operand(last):

@@ -66,6 +66,7 @@ def test_numbers_are_those_of_python(rest: str, first: str):
         (b"from a", [b" as b", b"\n", b"("], [b" import b", b".c import"]),
         (b"class A(", [b"\ndef ", b"]"], [b"):\n    x", b"B):"]),
         (b"x = 1 \\", [b" ", b"y"], [b"\n"]),
+        (b"try:\n    x\n", [b"y", b"1", b"else"], [b"    y", b"except A:", b"finally:"]),
         (b"@foo\n", [b""], [b"def ", b"class A"]),
         (b"x = (", [b"$", b"?", b"`", b"\x0c", b"\xe2\x80\xa6"], [b"y"]),
     ],
@@ -86,7 +87,7 @@ def test_what_may_come_next(prompt: bytes, refused: list[bytes], taken: list[byt
         b"def f", b"class A(", b"@foo", b"@foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w", b"x = f'a}", b"lambda x",
         b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e", b'"""abc', b'x = """ab""',
         b"x = r'\\", b"if a:\n    y\n  ", b"x = 1 if", b"with a", b"x \\", b"x = (  # note", b"# note", b"x !",
-        b"x = b'", b"match x", b"async", b"x = (lambda a", "x = 'é".encode()[:-1],
+        b"x = b'", b"match x", b"try:\n", b"try:\n    x", b"async", b"x = (lambda a", "x = 'é".encode()[:-1],
     ],
 )  # fmt: skip
 def test_any_beginning_can_be_closed(prompt: bytes):
