@@ -145,7 +145,7 @@ def parse_yaml(text: str, file: str, *, start: str) -> tuple[dict[str, Any], Lin
         if not isinstance(node, yaml.MappingNode):
             line = 1 if node is None else node.start_mark.line + 1
             raise OntologyError("not an ontology.", fix=f"start with {start}", file=file, line=line)
-        return _plain(node, (), lines, set(), file), lines
+        return _plain(node, (), lines, set(), file, yaml.SafeLoader("")), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -170,7 +170,7 @@ def _read(text: str, file: str) -> tuple[Ontology | None, list[ConstructibleErro
 
 
 def _plain(
-    node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], seen: set[int], file: str
+    node: yaml.Node, place: tuple[str | int, ...], lines: Lines, seen: set[int], file: str, loader: yaml.SafeLoader
 ) -> Any:
     """Turn a YAML node into plain values and note the line of each place."""
     line = node.start_mark.line + 1
@@ -192,12 +192,12 @@ def _plain(
             if key in mapping:
                 raise OntologyError(f"the key {key!r} appears twice.", fix="remove one", file=file, line=line)
             lines[*place, key] = line
-            mapping[key] = _plain(value_node, (*place, key), lines, seen, file)
+            mapping[key] = _plain(value_node, (*place, key), lines, seen, file, loader)
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*place, i), lines, seen, file) for i, item in enumerate(node.value)]
+        return [_plain(item, (*place, i), lines, seen, file, loader) for i, item in enumerate(node.value)]
     try:
-        return yaml.SafeLoader("").construct_object(node)
+        return loader.construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, "problem", None) or str(error)
         raise OntologyError(

@@ -347,7 +347,9 @@ def _parse(text: str, path: Path, chain: tuple[Path, ...]) -> tuple[Library | No
     try:
         read = _File.model_validate(value)
     except ValidationError as error:
-        return None, [_explain(item, value, lines, file) for item in error.errors()]
+        # A misspelt key first: it is why another one is missing.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        return None, [_explain(item, value, lines, file) for item in items]
     base = Library()
     if read.extends is not None:
         below = ONTOLOGIES / f"{read.extends}.yaml"

@@ -87,14 +87,19 @@ def without_opinions(phrase: str) -> str:
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
-_IRREGULAR = dict(
-    pair.split(":")
-    for pair in """feet:foot teeth:tooth leaves:leaf geese:goose mice:mouse men:man women:woman people:person
-    children:child knives:knife wolves:wolf halves:half shelves:shelf loaves:loaf scarves:scarf hooves:hoof
-    antennae:antenna lives:life fungi:fungus cacti:cactus bodies:body berries:berry dice:die oxen:ox calves:calf
-    thieves:thief wives:wife eyes:eye shoes:shoe toes:toe canoes:canoe axes:axe gases:gas lenses:lens buses:bus
-    movies:movie cookies:cookie ties:tie pies:pie selves:self""".split()
-)
+_IRREGULAR = {
+    plural: singular
+    for plural, _, singular in (
+        pair.partition(":")
+        for pair in """
+        feet:foot teeth:tooth leaves:leaf geese:goose mice:mouse men:man women:woman people:person
+        children:child knives:knife wolves:wolf halves:half shelves:shelf loaves:loaf scarves:scarf
+        hooves:hoof antennae:antenna lives:life fungi:fungus cacti:cactus bodies:body berries:berry dice:die
+        oxen:ox calves:calf thieves:thief wives:wife eyes:eye shoes:shoe toes:toe canoes:canoe axes:axe
+        gases:gas lenses:lens buses:bus movies:movie cookies:cookie ties:tie pies:pie selves:self
+        """.split()
+    )
+}
 _UNCOUNTED = frozenset(
     """
     grass glass dress brass moss glasses sunglasses trousers pants jeans shorts scissors tongs goggles bus gas lens
