@@ -44,7 +44,8 @@ def render(rows: Sequence[Entry]) -> str:
     filters += '<output id="shown" aria-live="polite"></output></div>'
     table = (
         '<div class="wide"><table class="sortable facts-table board"><caption class="visually-hidden">Leaderboard: '
-        f'lower bits per byte is better</caption><thead><tr>{head}<th scope="col" class="plain">Raw results</th></tr></thead>'
+        f"lower bits per byte is better</caption><thead><tr>{head}"
+        '<th scope="col" class="plain">Raw results</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
     explained = (

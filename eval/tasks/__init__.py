@@ -19,6 +19,7 @@ TASKS = Registry(
         "lines": "eval.tasks.lines:LINES",
         "memory": "eval.tasks.memory:MEMORY",
         "pairs": "eval.tasks.pairs:PAIRS",
+        "replay": "eval.tasks.replay:REPLAY",
         "speed": "eval.tasks.speed:SPEED",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import symtable
@@ -266,3 +267,25 @@ def test_bits_without_anything_removed_are_those_of_the_net(models: Models) -> N
 def test_pairs_are_the_same_in_every_process_and_a_change_is_a_new_version() -> None:
     digest = hashlib.sha256("".join(example.sha256 for example in pairs(Options())).encode()).hexdigest()
     assert (PAIRS.version, digest[:16]) == (1, "020cf59a04e0b863")
+
+
+def test_explanations_are_replayed_by_code_that_does_not_know_the_model(models: Models, tmp_path: Path) -> None:
+    options = Options(str(models.unseen), limit=4)
+    (path,) = run(open_specs([str(models.constructed)]), load_tasks("replay"), options, tmp_path, progress=QUIET)
+    values = read_results(path).values
+    assert values["replayed"].sum() == values["positions"].sum() >= 200
+    assert values["largest_difference"].max() <= 1e-6
+    with pytest.raises(UsageError, match="explain"):
+        run(open_specs([f"nets-only:{models.constructed}"]), load_tasks("replay"), options, tmp_path, progress=QUIET)
+
+
+def test_a_model_that_does_not_do_what_it_explains_is_found(models: Models, monkeypatch) -> None:
+    """The folder says one mixer, the running model uses another."""
+    model = models.open("constructed")
+    inner = model.model  # type: ignore[attr-defined]
+    weights = inner.mixer.weights.copy()
+    weights[:, :, [0, 1]] = weights[:, :, [1, 0]]
+    inner.mixer = dataclasses.replace(inner.mixer, weights=weights)
+    (example, *_) = load_tasks("replay")[0].load(Options(str(models.unseen)))
+    (row,) = load_tasks("replay")[0].measure(model, example)
+    assert row.values["replayed"] < 0.5 * row.values["positions"] and row.detail
