@@ -140,3 +140,69 @@ def leaderboard(results: Path, form: str, write: Path | None) -> None:
         print_boards(rows)
     else:
         click.echo({"md": to_markdown, "csv": to_csv, "html": render}[form](rows), nl=False)
+
+
+@eval_.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write the figure as well.")
+@click.option("--json", "as_json", is_flag=True)
+def curve(run: Path, svg: Path | None, as_json: bool) -> None:
+    """The decomposition curve: bits per byte against the cut, for the models that `eval run --out RUN` measured.
+
+    Models of the kind nets-only make a second curve, the neural part alone.
+    """
+    from eval.curves import curve_plot, decomposition
+    from ontology.io import write_text
+
+    curves = decomposition(run)
+    if svg is not None:
+        write_text(svg, curve_plot(curves))
+    if as_json:
+        rows = [
+            {
+                "curve": one.name, "answer": one.words, "warnings": one.warnings,
+                "cuts": [{"cut": p.cut, "bits_per_byte": p.value, "low": p.low, "high": p.high,
+                          "parameters": p.parameters, "seeds": len(p.side.results)} for p in one.points],
+                "steps": [{"step": s.part, **s.comparison.as_dict("bits"), "q_value": s.q_value, "verdict": s.verdict}
+                          for s in one.steps],
+            }
+            for one in curves
+        ]  # fmt: skip
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for one in curves:
+        click.echo(one.name)
+        for p in one.points:
+            ends = "" if p.low is None or p.high is None else f" [{p.low:.3f}, {p.high:.3f}]"
+            click.echo(
+                f"  {p.cut:<16} {p.value:.3f}{ends}  {p.parameters:,.0f} parameters, {len(p.side.results)} seeds"
+            )
+        for text in one.warnings:
+            click.echo(f"  not equal: {text}")
+        click.echo(f"  {one.words}")
+
+
+@eval_.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the figures (SVG).")
+@click.option("--json", "as_json", is_flag=True)
+def scale(run: Path, out: Path | None, as_json: bool) -> None:
+    """Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back."""
+    from dataclasses import asdict
+
+    from eval.curves import scale_plots, scaling
+    from ontology.io import write_text
+
+    laws = scaling(run)
+    if out is not None:
+        for axis, svg in scale_plots(laws):
+            write_text(out / f"{axis.replace(' ', '_')}.svg", svg)
+    if as_json:
+        click.echo(json.dumps([asdict(law) for law in laws], indent=1))
+        return
+    for law in laws:
+        click.echo(
+            f"{law.kind}, {law.axis}: exponent {law.exponent:.3f} [{law.low:.3f}, {law.high:.3f}] over "
+            f"{len(law.x)} sizes, at most {law.residual:.1%} off the line; "
+            + ("turns back at " + "; ".join(law.turns) if law.turns else "no turn back beyond chance")
+        )

@@ -178,12 +178,12 @@ def compare(
         )
     whole, parts, clustered = [], [], "example"
     for name in common:
-        pairs, clustered = _differences(name, sides_a[name], sides_b[name])
+        pairs, clustered = differences(name, sides_a[name], sides_b[name])
         whole += [pair for pair in pairs if pair[1] == ""]
         parts += [pair for pair in pairs if pair[1] != ""]
     first = next(iter(sides_a.values())), next(iter(sides_b.values()))
     return Compared(
-        first[0].name, first[1].name, common, found, _adjusted(whole), _adjusted(parts), clustered, tolerance, clock
+        first[0].name, first[1].name, common, found, adjusted(whole), adjusted(parts), clustered, tolerance, clock
     )
 
 
@@ -285,10 +285,12 @@ def _place(environment: dict[str, Any]) -> str:
     return f"{environment.get('cpu')}, {environment.get('threads')} threads"
 
 
-_Pair = tuple[str, str, Metric, float, float, Comparison]
+Pair = tuple[str, str, Metric, float, float, Comparison]
+"""Task, situation ("" for the whole), metric, figure of A, figure of B, A minus B."""
 
 
-def _differences(task: str, a: Side, b: Side) -> tuple[list[_Pair], str]:
+def differences(task: str, a: Side, b: Side) -> tuple[list[Pair], str]:
+    """(A minus B in every figure of the whole and of each situation, what was resampled)."""
     first = a.results[0]
     order = first.examples
     clusters = dict(zip(first.examples, first.clusters, strict=True))
@@ -333,7 +335,8 @@ def _columns(side: Side, metric: Metric, part: str, order: list[str]) -> tuple[A
     return np.array(tops), np.array(bottoms)
 
 
-def _adjusted(pairs: Sequence[_Pair]) -> list[Difference]:
+def adjusted(pairs: Sequence[Pair]) -> list[Difference]:
+    """Differences with q-values adjusted for all of them."""
     p = np.array([pair[5].p_value for pair in pairs], dtype=np.float64)
     finite = np.isfinite(p)
     q = np.ones(len(p))
