@@ -133,8 +133,9 @@ def read_phrases(path: str | Path) -> dict[str, list[str]]:
             )
         return {label: list(dict.fromkeys(phrases)) for label, phrases in value.items()}
     lines = _lines(path)
-    if lines and all(re.fullmatch(r"[01\s]+", line) for line in lines):
-        return _matrix(path, lines)
+    filled = [line for line in lines if line.strip()]
+    if filled and all(re.fullmatch(r"[01\s]+", line) for line in filled):
+        return _matrix(path, filled)
     found: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         label, colon, rest = line.partition(":")
@@ -439,7 +440,8 @@ def _matrix(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
                 f"is a matrix, and {beside.name} with the names of its {what} is not beside it.",
                 fix="put it there", file=path,
             )  # fmt: skip
-        names[what] = [re.sub(r"^\s*\d+\s+", "", line).strip().replace("+", " ") for line in _lines(beside)]
+        listed = [re.sub(r"^\s*\d+\s+", "", line).strip() for line in _lines(beside)]
+        names[what] = [name.replace("+", " ") for name in listed if name]
     rows = [line.split() for line in lines]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names["predicates"]):
@@ -456,7 +458,7 @@ def _matrix(path: Path, lines: Sequence[str]) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ConstructibleError("not UTF-8 text.", fix="save the file as UTF-8", file=path) from error
     except OSError as error:
