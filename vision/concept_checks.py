@@ -84,7 +84,7 @@ def check(path: str | Path, *, minimum: int | None = None, data: str | Path | No
     labels = _labels(Path(data)) if data is not None else None
     names, table = library.table()
     few = len(library.classes) < 2 * MINIMUM
-    least = minimum if minimum is not None else (1 if few else MINIMUM)
+    least = minimum if minimum is not None else (min(1, len(library.classes) - 1) if few else MINIMUM)
     report.findings = [
         *_visible(library), *_alike(library), *_classes(library, labels), *_placed(library),
         *_learnable(library, names, table, least, str(path)), *_separable(library, names, table, few),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ontology.errors import ConstructibleError, UsageError
 from ontology.graph import cut, depths, problems
 from ontology.schema import OntologyError
-from tests.support import data_path
+from tests.support import ROOT, data_path
 from vision.concept_checks import check
 from vision.concepts import (
     CUTS,
@@ -328,6 +328,17 @@ def test_a_missing_scale_fails_the_check_with_its_line(tmp_path: Path) -> None:
     assert found.startswith(
         f"{tmp_path / 't.yaml'}:5: the feature 'tail' has no 'scale'. Fix: add `scale:` with one of"
     )
+
+
+def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "vision_ontology.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    assert findings(tmp_path, text) == []
+    library = load_library(tmp_path / "t.yaml")
+    assert len(library.classes) == 81 and library.features["horizon"].scale == 0.6
+
+
+def test_one_class_alone_has_nothing_to_be_told_from(tmp_path: Path) -> None:
+    assert findings(tmp_path, library_text({"a": [name for name, _, _ in FEATURES]})) == []
 
 
 def test_the_curated_files_are_found_by_name() -> None:

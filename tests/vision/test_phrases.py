@@ -178,7 +178,8 @@ def test_phrases_are_read_from_json_lines_and_matrices(tmp_path: Path) -> None:
             read_phrases(tmp_path / "x_predicate-matrix.txt")
     for name, text, message in (
         ("a.json", "[1]", "does not map labels"), ("b.json", '{"a": "b"}', "does not map labels"),
-        ("c.json", "{", "not valid JSON"), ("d.txt", "\nno label here\n", r"d\.txt:2: no label"), ("e.txt", "", "holds no phrases"),
+        ("c.json", "{", "not valid JSON"), ("d.txt", "\nno label here\n", r"d\.txt:2: no label"),
+        ("e.txt", "", "holds no phrases"),
     ):  # fmt: skip
         (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(ConstructibleError, match=message):
