@@ -147,8 +147,14 @@ def _alike(library: Library) -> Iterator[Finding]:
 def _classes(library: Library, labels: set[str] | None) -> Iterator[Finding]:
     """Classes that the data do not have, that list nothing, or that nothing tells from another."""
     first: dict[frozenset[str], str] = {}
+    ids: dict[str, str] = {}
     for label, entry in library.classes.items():
         file, line = library.place("classes", label)
+        if entry.wnid in ids:
+            both = f"the classes {ids[entry.wnid]!r} and {label!r}"
+            yield Finding(f"{both} have one WordNet id, {entry.wnid}.", "correct one of them", file, line)
+        if entry.wnid is not None:
+            ids.setdefault(entry.wnid, label)
         if labels is not None and label not in labels and entry.wnid not in labels:
             near = get_close_matches(label, sorted(labels), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -45,6 +45,7 @@ _SEGMENTS = re.compile(
 _PLACE = re.compile(r"\b(?:on|in|at|around|along|from|over|under|near|between|to|through|across|above|below|behind)\b")
 _EDGE_OF = re.compile(r"\b(?:tip|end|side|sides|top|bottom|back|front|edge|edges|center|centre|middle|base|part) of\b")
 _LEAVES_OPEN = "leaves open how it looks"
+_ABSENT = re.compile(r"\b(?:no|not|without|lack(?:s|ing)?|absent|absence|never|none|neither|non-\w+|rather than)\b")
 _TOP_OF_CHAIN = frozenset(
     """organism object entity matter solid substance whole placental chordate instrumentality conveyance relative
     artifact commodity establishment structure""".split()
@@ -176,6 +177,8 @@ def parse_phrase(phrase: str, is_a: Iterable[str] = ()) -> Spoken | str:
     text = " ".join(COMPOUNDS.get(word, word) for word in text.split())
     if why_not_visible(text) == _LEAVES_OPEN:
         return _LEAVES_OPEN
+    if _ABSENT.search(text):
+        return "says what it does not show"
     text = without_opinions(_CLAUSE.sub("", text) or text)
     reason = why_not_visible(text)
     if reason is not None:

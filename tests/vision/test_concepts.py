@@ -106,6 +106,15 @@ def test_a_mistake_is_reported_with_line_and_fix(old: str, new: str, line: int, 
     assert caught.value.fix and "\n" not in str(caught.value)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet="name:featursclikdpxhow[]{}-&*!'\"\n \t?0.#|>%@", max_size=80))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    try:
+        Library.parse(text, file="o.yaml")
+    except OntologyError as error:
+        assert "\n" not in str(error)
+
+
 def test_every_problem_is_kept() -> None:
     with pytest.raises(OntologyError) as caught:
         Library.parse(GOOD.replace("[wheel, red]", "[whel, rde]"))
@@ -302,6 +311,9 @@ def test_misplaced_empty_and_unasked_are_found(tmp_path: Path) -> None:
     assert "t.yaml:15: the class 'f' lists the surroundings 'grass' under 'whole'" in found
     (found,) = findings(tmp_path, text + "  - {name: z}\n")
     assert "the class 'z' lists no feature" in found
+    twice = text.replace("name: a,", "name: a, wnid: n00000001,").replace("name: b,", "name: b, wnid: n00000001,")
+    (found,) = findings(tmp_path, twice)
+    assert "t.yaml:11: the classes 'a' and 'b' have one WordNet id" in found
     (found,) = findings(tmp_path, text.replace("Is it round?", "How round is it?"))
     assert "the question of 'round_shape' is no yes/no question" in found
     unused = '  - {name: dots, question: "Are there dots?", kind: texture, scale: 0.2}\n'

@@ -72,6 +72,8 @@ def test_a_phrase_is_read_as_shared_concepts(phrase: str, true: set[str], unclea
         ("native to Australia", "says where or when it comes from"),
         ("a four-limbed mammal", "names nothing that the word lists know as visible"),
         ("a gasoline engine", "is hidden inside"),
+        ("no legs", "says what it does not show"),
+        ("a body without fur", "says what it does not show"),
         ("", "names nothing that the word lists know as visible"),
     ],
 )
