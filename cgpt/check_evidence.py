@@ -21,10 +21,10 @@ def require(holds: object, claim: str) -> None:
 
 
 class EvidenceChecker:
-    """Checks the evidence of records against one model folder."""
+    """Checks the evidence of records against one model folder; `index` as for `Checker`."""
 
-    def __init__(self, folder: str | Path) -> None:
-        index = load_file(Path(folder) / "index.safetensors")
+    def __init__(self, folder: str | Path, index: dict[str, np.ndarray] | None = None) -> None:
+        index = index or load_file(Path(folder) / "index.safetensors")
         self.tokens, self.order, self.first = index["tokens"], index["order"], index["first"]
         self.borders = np.flatnonzero(self.tokens == 0)
         names = ("sources.json", "tokenizer.json", "ladder.json")
@@ -35,8 +35,9 @@ class EvidenceChecker:
 
     def check(self, record: dict, token: dict) -> None:
         """Check one position; raises Refused with what is not so."""
-        history = np.array([0, *record["ids"][: token["at"]]], dtype=np.uint16)
-        require(token["target"] == [*record["ids"], 0][token["at"]], "the target is another token")
+        ids, at = record["ids"], token["at"]
+        history = np.append(0, ids[:at]).astype(np.uint16)
+        require(token["target"] == (ids[at] if at < len(ids) else 0), "the target is another token")
         self.corpus(history, token["corpus"])
         self.file(history, token["file"])
         for expert in token["experts"]:
@@ -66,10 +67,14 @@ class EvidenceChecker:
 
     def file(self, history: np.ndarray, claim: list[list[int]]) -> None:
         """Each level names the last RECENT places of this file where the same tokens stood, latest first."""
-        found = []
+        found, known = [], 0
+        left = np.arange(1, len(history))
         for k in (k for k in self.ladder["file_levels"] if k < len(history)):
-            windows = np.lib.stride_tricks.sliding_window_view(history[:-1], k)
-            found.append((np.flatnonzero((windows == history[-k:]).all(1))[::-1][:RECENT] + k).tolist())
+            for length in range(known + 1, k + 1):
+                left = left[left >= length]
+                left = left[history[left - length] == history[-length]]
+            known = k
+            found.append(left[::-1][:RECENT].tolist())
         require([places for places in found if places] == claim, "these are not the places where the same tokens stood")
 
     def place(self, token: dict, place: dict) -> None:

@@ -26,14 +26,14 @@ class Refused(Exception):
 
 
 class Checker:
-    """Checks records against one model folder."""
+    """Checks records against one model folder; `index` are the tensors of its match index, if they are read already."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, index: dict[str, np.ndarray] | None = None) -> None:
         def read(name: str) -> Any:
             return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
 
         self.mixer, self.ladder, self.ranks = read("mixer.json"), read("ladder.json"), read("names.json")["weights"]
-        index = load_file(Path(folder) / "index.safetensors")
+        index = index or load_file(Path(folder) / "index.safetensors")
         self.followers, counts = index["followers"], index["unigram"] + 0.5
         self.unigram = 0.98 * counts / counts.sum() + 0.02 / len(counts)
         self.nets, self.net_of = {}, read("config.json")["owner"]
@@ -56,7 +56,7 @@ class Checker:
 
     def rebuild(self, record: dict, token: dict) -> np.ndarray:
         """float64[5, V]: what each of SOURCES adds to the distribution at one position; it is their sum."""
-        history, n_corpus = np.array([0, *record["ids"]]), len(self.ladder["corpus_levels"])
+        history, n_corpus = np.append(0, record["ids"]).astype(int), len(self.ladder["corpus_levels"])
         levels = [(n, self.followers[low:high], CORPUS) for n, (low, high) in enumerate(token["corpus"]["slices"])]
         levels += [(n_corpus + n, history[places], FILE) for n, places in enumerate(token["file"])]
         base, net = np.zeros((5, len(self.unigram))), np.zeros((5, len(self.unigram)))

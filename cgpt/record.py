@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from cgpt import counts, names
 from cgpt.check_evidence import EvidenceChecker
@@ -130,8 +131,10 @@ def compare(
         raise ConstructibleError(
             "the record is of another model.", fix="give the model that made it", file=model.folder
         )
-    checker, evidence = Checker(model.folder), EvidenceChecker(model.folder)
-    view = model.view(np.array(record["ids"], dtype=np.uint16))
+    index = load_file(model.folder / "index.safetensors")
+    checker, evidence = Checker(model.folder, index), EvidenceChecker(model.folder, index)
+    record = {**record, "ids": np.array(record["ids"], dtype=np.uint16)}
+    view = model.view(record["ids"])
     failed, largest = [], 0.0
     for token in record["tokens"]:
         try:

@@ -240,7 +240,8 @@ class Router:
 
 def _renumber(codes: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     """Renumber the codes in use to 0..k-1, keeping their order; return (codes, k)."""
-    if size > max(_DENSE_LIMIT, 4 * len(codes)):
+    # A lookup table is filled whole, so for few codes a sort is quicker: one state while a text is typed.
+    if size > min(max(_DENSE_LIMIT, 4 * len(codes)), 64 * len(codes)):
         distinct, inverse = np.unique(codes, return_inverse=True)
         return inverse.reshape(-1), max(1, len(distinct))
     present = np.zeros(size, np.bool_)

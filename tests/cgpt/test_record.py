@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,16 @@ def test_the_parts_are_the_models_sources(model: ConstructedLM, made: dict[str, 
     for token in made["tokens"][::40]:
         parts = checker.rebuild(made, token)
         np.testing.assert_allclose(parts.sum(1), model.position(view, token["at"]).parts, atol=1e-6)
+
+
+def test_a_model_that_says_other_than_its_folder_is_found(model: ConstructedLM, made: dict[str, Any]):
+    """The comparison is with the model: a weight that is off by a ten-thousandth is enough."""
+    other = copy.copy(model)
+    weights = model.mixer.weights + 1e-4
+    other.mixer = replace(model.mixer, weights=weights / weights.sum(-1, keepdims=True))
+    found = compare(other, made)
+    assert len(found["failed"]) > 0.8 * found["positions"]
+    assert "from the model's" in found["failed"][0]["reason"] and found["largest_difference"] > TOLERANCE
 
 
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
