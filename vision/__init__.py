@@ -1,1 +1,1 @@
-"""The constructed image recogniser (not built yet; see `constructible vision --help`)."""
+"""The constructed image recogniser (see `constructible vision --help` and docs/vision.md)."""

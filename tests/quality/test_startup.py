@@ -42,12 +42,3 @@ def test_importing_the_packages_imports_nothing_heavy() -> None:
     program = "import sys, cgpt, vision, ontology, kernels\nimport eval as _\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and not set(done.stdout.split()) & HEAVY
-
-
-def test_what_is_not_built_yet_says_so() -> None:
-    for arguments in (["vision"], ["vision", "build", "photos"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ontology.main", *arguments], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.startswith("error: the image track is not built yet") and done.stderr.count("\n") == 1

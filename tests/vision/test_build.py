@@ -1,0 +1,133 @@
+"""Builds of the image track: every cut is a model, they repeat, share work, and refuse what cannot be built."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ontology.errors import ConstructibleError, UsageError
+from ontology.io import read_json
+from ontology.store import Store
+from tests.vision.small import CLASSES, SmallWorld, build_small
+from vision.build import choose_classes, split_rows
+from vision.model import Constructed, RootModel, load
+from vision.score import auroc, score
+
+
+def artefacts(folder: Path) -> dict[str, str]:
+    about = {"ledger.json", "metrics.jsonl", "environment.json", ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".store" not in path.parts and path.name not in about
+    }
+
+
+def test_a_small_leaf_model_recognises_its_classes_by_their_parts(world: SmallWorld, model_folder: Path):
+    model = load(model_folder)
+    assert isinstance(model, Constructed)
+    figures = score(model, world.validation).as_json()
+    assert figures["accuracy"] > 0.6  # chance is 0.25; a minute of training would reach 0.99
+    assert figures["balanced_one_vs_rest"] > 0.6 and figures["photographs"] == 20 and figures["negatives"] == 100
+    assert set(figures["per_concept"]) == set(model.bank.names)
+    assert all(node.slope > 0 and node.shape.parameters <= 10_000 for node in model.bank.nodes)
+    for rule in model.rules.rules:
+        assert 1 <= len(rule.concepts) <= 9
+        for concept, influence in rule.influence.items():  # the table decides the direction, never the fit
+            true = rule.label in model.concepts[concept]["true_of"]
+            assert (influence > 0) == true
+
+
+def test_a_prediction_replays_from_concept_scores_bit_for_bit(world: SmallWorld, model_folder: Path):
+    model = load(model_folder)
+    assert isinstance(model, Constructed)
+    scores = model.concept_scores(world.validation.pixels[:12])
+    values = model.values(world.validation.pixels[:12])
+    for row, expected in zip(scores, values, strict=True):
+        # The scores as they would be printed, and the rule's text run as ordinary Python.
+        said = {name: float(repr(value)) for name, value in zip(model.bank.names, row.tolist(), strict=True)}
+        for c, rule in enumerate(model.rules.rules):
+            space: dict = {}
+            exec(rule.source, space)
+            assert space["rule"](type("Scores", (), said)) == expected[c]
+
+
+def test_the_same_build_again_gives_the_same_bits_and_reuses_the_store(world: SmallWorld, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    first = build_small(world, tmp_path / "a", steps=6, store=store)
+    again = build_small(world, tmp_path / "b", steps=6, store=store)
+    build_small(world, tmp_path / "c", steps=6)
+    assert not first.reused and not again.done and len(again.reused) == len(first.done)
+    assert again.total_seconds >= 0.9 * sum(first.seconds.values())  # taken over with their original seconds
+    assert artefacts(tmp_path / "a") == artefacts(tmp_path / "b") == artefacts(tmp_path / "c")
+    # New classes: nodes that are there already are not trained again.
+    more = build_small(world, tmp_path / "d", steps=6, store=store, classes=("bus", "bee", "cat"))
+    reused = {name for name in more.reused if name.startswith("node-")}
+    assert "node-wheels" in reused and "node-ears" in more.done and "primitives" in more.reused
+
+
+@pytest.mark.parametrize("cut", ["root", "classes", "parts"])
+def test_every_cut_is_a_model_of_about_equal_size(cut: str, world: SmallWorld, model_folder: Path, tmp_path: Path):
+    build_small(world, tmp_path / "m", steps=6, cut=cut)
+    model, leaf = load(tmp_path / "m"), load(model_folder)
+    assert isinstance(model, RootModel) == (cut == "root")
+    assert 0.4 < model.parameters / leaf.parameters < 2.5
+    figures = score(model, world.validation).as_json()
+    assert 0 <= figures["accuracy"] <= 1 and set(figures["per_class"]) == set(CLASSES)
+    if cut == "classes":
+        assert isinstance(model, Constructed) and set(model.bank.names) <= set(CLASSES)
+
+
+def test_hard_mode_sees_zero_and_one_only(world: SmallWorld, tmp_path: Path):
+    build_small(world, tmp_path / "m", steps=20, mode="hard")
+    model = load(tmp_path / "m")
+    assert isinstance(model, Constructed)
+    scores = np.array([[0.49] * len(model.bank.nodes), [0.51] * len(model.bank.nodes)])
+    assert np.array_equal(model.values_of(scores), model.values_of(np.round(scores)))
+
+
+def test_what_cannot_be_built_is_refused(world: SmallWorld, tmp_path: Path):
+    with pytest.raises(ConstructibleError, match="usable photograph"):
+        few = replace(world.train, labels=np.zeros_like(world.train.labels))
+        build_small(replace(world, train=few), tmp_path / "few")
+    with pytest.raises(UsageError, match="cut"):
+        build_small(world, tmp_path / "cut", cut="leafs")
+    with pytest.raises(UsageError, match="no cut below the leaves"):
+        build_small(world, tmp_path / "plain", cut="plain")
+    with pytest.raises(ConstructibleError, match="no model in this folder"):
+        load(tmp_path)
+
+
+def test_classes_are_chosen_by_name_or_by_seed():
+    available = [f"c{i}" for i in range(10)]
+    assert choose_classes("c3, c1", available, 0) == ("c3", "c1")
+    drawn = choose_classes("random:4", available, 7)
+    assert drawn == choose_classes("random:4", available[::-1], 7) and len(set(drawn)) == 4
+    assert drawn != choose_classes("random:4", available, 8)
+    for bad in ("random:1", "random:11", "random:x", "c1", "c1,c99"):
+        with pytest.raises(UsageError):
+            choose_classes(bad, available, 0)
+
+
+def test_rows_are_split_class_by_class():
+    labels = np.repeat([0, 1, 2], [10, 2, 1])
+    learn, held = split_rows(labels, 0)
+    assert sorted([*learn, *held]) == list(range(13))
+    assert np.bincount(labels[held], minlength=3).tolist() == [2, 1, 0]
+
+
+def test_auroc_counts_ties_half():
+    truth = np.array([True, True, False, False])
+    assert auroc(np.array([3.0, 2.0, 1.0, 0.0]), truth) == 1.0
+    assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), truth) == 0.5
+    assert auroc(np.array([0.0, 2.0, 1.0, 1.0]), truth) == 0.5
+    assert np.isnan(auroc(np.array([1.0]), np.array([True])))
+
+
+def test_config_says_what_it_was_built_from(model_folder: Path):
+    config = read_json(model_folder / "config.json")
+    assert config["classes"] == list(CLASSES) and config["cut"] == "leaves" and len(config["trained_on"]) == 24

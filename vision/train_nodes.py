@@ -1,0 +1,224 @@
+"""Training of feature nodes: all on the same pictures, each on its own loss, from the class-by-concept table alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ontology.errors import ConstructibleError
+from vision.bank import mirror
+from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, calibration, pool
+
+BATCH = 96
+WEIGHT_DECAY = 0.02
+LEARNING_RATE = 4e-3
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """A node to be trained.
+
+    Attributes:
+        truth: for each class 1 (has it), 0 (has it not) or -1 (no example), int8 [classes].
+        seed_name: what its first weights are drawn from, its name by default.
+    """
+
+    name: str
+    shape: NodeShape
+    truth: npt.NDArray[np.int8]
+    seed_name: str = ""
+
+
+class NodeTrainer:
+    """Trains nodes together; see `ontology.training.Trainer`.
+
+    Each step takes pictures of as many different classes as it can, mirrors half of them, and updates every node by
+    its own class-balanced logistic loss. First weights depend on seed and name alone.
+
+    Args:
+        plans: what to train; names are unique.
+        primitives: uint8 [n, channels, 16, 16], may be memory-mapped.
+        labels: class of each picture, [n].
+        rows: the pictures to learn from.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[NodePlan],
+        primitives: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        *,
+        seed: int = 0,
+        batch: int = BATCH,
+        learning_rate: float = LEARNING_RATE,
+    ) -> None:
+        import torch
+
+        from kernels import AdamState
+
+        if not plans:
+            raise ConstructibleError("no nodes to train.", fix="give at least one concept")
+        self.plans, self.primitives, self.labels, self.seed = list(plans), primitives, labels, seed
+        self.batch, self.learning_rate = batch, learning_rate
+        table = np.stack([plan.truth for plan in self.plans], axis=1)
+        present = np.unique(labels[rows])
+        for plan in self.plans:
+            sides = set(plan.truth[present].tolist())
+            if not {0, 1} <= sides:
+                raise ConstructibleError(
+                    f"the concept {plan.name!r} is {'never' if 1 not in sides else 'always'} true in the training "
+                    "classes.", fix="train it with classes of both kinds, or leave it out",
+                )  # fmt: skip
+        self._by_class = [rows[labels[rows] == c] for c in present]
+        self._classes = present
+        # Pictures are drawn class by class, so a class's weight is not divided by its number of pictures again.
+        per_class = balanced_weights(table, np.repeat(present, 1)) * len(present)
+        self._weights = torch.from_numpy(per_class).float()
+        self._truth = torch.from_numpy((table[present] == 1).astype(np.float32))
+        groups: dict[NodeShape, list[int]] = {}
+        for i, plan in enumerate(self.plans):
+            groups.setdefault(plan.shape, []).append(i)
+        self._groups = [(shape, np.array(columns)) for shape, columns in groups.items()]
+        self._shift, self._scale = _channel_statistics(primitives, rows)
+        self._params = [self._first_weights(shape, columns) for shape, columns in self._groups]
+        self._adam = [AdamState.of(params) for params in self._params]
+        self._fraction = 0.0
+        self.rows_per_step = batch
+
+    def _first_weights(self, shape: NodeShape, columns: npt.NDArray[np.int64]) -> list:
+        import torch
+
+        stacked = []
+        for i in columns:
+            plan = self.plans[i]
+            digest = hashlib.sha256(f"{self.seed} {plan.seed_name or plan.name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+            own = []
+            for t, size in enumerate(shape.sizes):
+                if t % 2:
+                    own.append(torch.zeros(size))
+                    continue
+                spread = math.sqrt((2.0 if t < 4 else 0.3) / math.prod(size[1:]))
+                own.append(torch.randn(size, generator=generator) * spread)
+            stacked.append(own)
+        return [torch.stack([own[t] for own in stacked]) for t in range(6)]
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of the training is over; the learning rate rises over 3 % and falls to 2 % of its height."""
+        self._fraction = min(1.0, max(0.0, fraction))
+
+    def step(self, index: int) -> float:
+        """Make step `index` and return the mean loss of a node in nats; pictures depend on seed and index alone."""
+        import torch
+        import torch.nn.functional as F
+
+        from kernels import AdamRule, adam_step_
+
+        rng = np.random.default_rng((self.seed, index))
+        rounds = -(-self.batch // len(self._classes))
+        chosen = np.concatenate([rng.permutation(len(self._classes)) for _ in range(rounds)])[: self.batch]
+        rows = np.array([self._by_class[c][rng.integers(len(self._by_class[c]))] for c in chosen])
+        pictures = self.primitives[rows]
+        half = len(rows) // 2
+        pictures[:half] = mirror(pictures[:half])
+        truth, weights = self._truth[chosen], self._weights[chosen]
+        rate = self._rate()
+        total = 0.0
+        for (shape, columns), params, adam in zip(self._groups, self._params, self._adam, strict=True):
+            inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
+            leaves = [p.detach().requires_grad_() for p in params]
+            with torch.enable_grad():
+                logits = pool(_forward(inputs, leaves, shape), shape.pooling)
+                losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
+                loss = (losses * weights[:, columns]).mean(0).sum()
+                gradients = torch.autograd.grad(loss, leaves)
+            rule = AdamRule(weight_decay=WEIGHT_DECAY)
+            adam_step_(params, [g.contiguous() for g in gradients], adam, rate, rule=rule)
+            total += float(loss.detach())
+        return total / len(self.plans)
+
+    def state(self) -> dict[str, npt.NDArray]:
+        """All that training needs to continue exactly: weights and optimizer."""
+        return {name: tensor.detach().numpy().copy() for name, tensor in self._named().items()}
+
+    def restore(self, state: Mapping[str, npt.NDArray]) -> None:
+        """Continue from a `state`; raise ConstructibleError where it belongs to another training."""
+        import torch
+
+        named = self._named()
+        if set(named) != set(state) or any(tuple(named[n].shape) != state[n].shape for n in named):
+            raise ConstructibleError("the checkpoint belongs to another training.", fix="delete it and run again")
+        for name, tensor in named.items():
+            tensor.copy_(torch.from_numpy(np.array(state[name])))
+
+    def finish(self) -> list[Node]:
+        """Return the nodes, in the order of the plans, uncalibrated, with the standardisation folded in."""
+        made: dict[int, Node] = {}
+        for (shape, columns), params in zip(self._groups, self._params, strict=True):
+            shift = self._shift[shape.channels].double().numpy().reshape(1, -1, 1, 1)
+            scale = self._scale[shape.channels].double().numpy().reshape(1, -1, 1, 1)
+            for place, i in enumerate(columns):
+                weights = [np.array(p[place].numpy()) for p in params]
+                first = weights[0].astype(np.float64) / scale
+                weights[1] = (weights[1] - (first * shift).sum((1, 2, 3))).astype(np.float32)
+                weights[0] = first.astype(np.float32)
+                made[int(i)] = Node(self.plans[i].name, shape, tuple(weights))
+        return [made[i] for i in range(len(self.plans))]
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self._fraction + 1e-3) / 0.03)
+        return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self._fraction)))
+
+    def _named(self) -> dict:
+        named = {}
+        for g, (params, adam) in enumerate(zip(self._params, self._adam, strict=True)):
+            named[f"{g}.steps"] = adam.step
+            for t in range(6):
+                named |= {f"{g}.p{t}": params[t], f"{g}.m{t}": adam.first[t], f"{g}.v{t}": adam.second[t]}
+        return named
+
+
+def calibrated(
+    nodes: Sequence[Node],
+    table: npt.NDArray[np.int8],
+    pooled: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+) -> tuple[list[Node], list[Node]]:
+    """Fit slope and offset of each node on pictures it did not learn from.
+
+    Args:
+        table: truth, int8 [classes, nodes].
+        pooled: evidence on those pictures, [n, nodes].
+
+    Returns:
+        The calibrated nodes, and those whose slope was not above zero: they answer another question than their own.
+    """
+    weights = balanced_weights(table, labels)
+    good, bad = [], []
+    for i, node in enumerate(nodes):
+        used = weights[:, i] > 0
+        slope, offset = calibration(pooled[used, i], table[labels[used], i] == 1, weights[used, i])
+        if slope > 1e-3:
+            good.append(Node(node.name, node.shape, node.weights, slope, offset))
+        else:
+            bad.append(node)
+    return good, bad
+
+
+def _channel_statistics(primitives: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> tuple:
+    """Mean and spread of each channel over at most 1,000 of the pictures, float32 [channels, 1, 1], in [0, 1]."""
+    import torch
+
+    some = primitives[np.sort(rows[:: max(1, len(rows) // 1000)])].astype(np.float32) / 255.0
+    mean, spread = some.mean((0, 2, 3), dtype=np.float64), some.std((0, 2, 3), dtype=np.float64)
+    shape = (-1, 1, 1)
+    return (
+        torch.from_numpy(mean).float().reshape(shape),
+        torch.from_numpy(np.maximum(spread, 0.02)).float().reshape(shape),
+    )
