@@ -46,7 +46,7 @@ def test_every_dependency_is_pinned_inside_its_range() -> None:
 
 
 def test_ranges_and_extras_are_as_promised() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"llm", "gpu", "cluster", "serve", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"llm", "gpu", "cluster", "harness", "serve", "dev"}
     assert pins()["torch"] == "2.13.0" and pins()["triton"] == "3.7.1"  # a pair
     by_name = {requirement.name: requirement.specifier for requirement in requirements()}
     assert by_name["torch"].contains("2.11.0") and by_name["triton"].contains("3.6.0")
