@@ -62,6 +62,11 @@ class CorpusIndex:
             raise ValueError("tokens must begin and end with the separator 0")
         suffixes = divsufsort(np.ascontiguousarray(tokens[::-1]))
         order = (n - suffixes[suffixes != 0]).astype(np.int32)
+        return CorpusIndex.of_order(tokens, order, vocab_size)
+
+    @staticmethod
+    def of_order(tokens: np.ndarray, order: np.ndarray, vocab_size: int) -> CorpusIndex:
+        """Count the contexts of positions `order` int32[n], sorted by reversed context: all of them, or some files'."""
         followers = tokens[order]
         first = np.zeros(vocab_size + 1, dtype=np.int64)
         first[1:] = np.cumsum(np.bincount(tokens[order - 1], minlength=vocab_size))

@@ -278,6 +278,12 @@ class ConstructedLM(_Routed):
 
         return explain(self, text.encode("utf-8"), file)
 
+    def allowing(self, *licences: str) -> ConstructedLM:
+        """The model with evidence from training files under these SPDX licences alone; see `cgpt.provenance`."""
+        from cgpt.provenance import allowing
+
+        return allowing(self, licences)
+
     def without(self, name: str) -> ConstructedLM:
         """This model without one of its modules: a concept's nets, a source, or a read; see `cgpt.ablate`."""
         from cgpt.ablate import without

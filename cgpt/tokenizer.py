@@ -192,13 +192,13 @@ class Tokenizer:
         return write_json(Path(folder) / FILE_NAME, value)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Tokenizer:
-        """Read `tokenizer.json` from the folder.
+    def load(cls, folder: str | Path, name: str = FILE_NAME) -> Tokenizer:
+        """Read `tokenizer.json`, or a copy of it under another name, from the folder.
 
         Raises:
             ConstructibleError: the file is missing, broken or of another format.
         """
-        path = Path(folder) / FILE_NAME
+        path = Path(folder) / name
         value = read_json(path)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ConstructibleError(f"not a tokenizer of format {FORMAT!r}.", fix="build the model again", file=path)
