@@ -78,7 +78,10 @@ def forget(
     staging = folder / STAGING
     if (staging / READY).is_file():
         progress.note("an earlier `forget` was stopped while files took their places; finishing that")
-        return _take_places(folder)
+        done = _take_places(folder)
+        names = [name for name in names if not any(_means(name, row["path"], row["project"]) for row in done.files)]
+        if not names and not (retrain and done.still_in_nets):
+            return done
     if read_config(folder)["cut"] == "root":
         raise UsageError("a monolith cannot forget.", fix="build it again without the files", file=folder)
     model = ConstructedLM(folder)
@@ -133,10 +136,7 @@ def chosen_files(files: Sequence[SourceFile], names: Sequence[str]) -> list[Sour
     """The files that the names mean, in the order of the corpus; raises UsageError for a name that means none."""
     chosen: set[int] = set()
     for name in names:
-        found = {
-            i for i, file in enumerate(files)
-            if name in (file.path, file.project, f"{file.project}: {file.path}") or fnmatch.fnmatchcase(file.path, name)
-        }  # fmt: skip
+        found = {i for i, file in enumerate(files) if _means(name, file.path, file.project)}
         if not found:
             known = sorted({file.project for file in files} | {file.path for file in files})
             hint = did_you_mean(name, known)
@@ -144,6 +144,10 @@ def chosen_files(files: Sequence[SourceFile], names: Sequence[str]) -> list[Sour
             raise UsageError(f"the model has no source {name!r}.{hint}", fix="see the paths in sources.json")
         chosen |= found
     return [files[i] for i in sorted(chosen)]
+
+
+def _means(name: str, path: str, project: str) -> bool:
+    return name in (path, project, f"{project}: {path}") or fnmatch.fnmatchcase(path, name)
 
 
 def _seen(model: ConstructedLM, corpus: Corpus) -> tuple[set[str], set[str]]:

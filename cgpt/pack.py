@@ -261,10 +261,9 @@ class _Header:
         if not rest or zlib.crc32(fixed + rest) != check:
             raise ConstructibleError("damaged: a part is missing or changed.", fix="restore the packed file", file=file)
         at, n_bytes = 0, 0
-        while True:
-            n_bytes |= (rest[at] & 127) << (7 * at)
-            at += 1
-            if rest[at - 1] < 128:
+        for at, byte in enumerate(rest):
+            n_bytes |= (byte & 127) << (7 * at)
+            if byte < 128:
                 break
         machine_crc, original = int.from_bytes(fixed[12:16], "big"), int.from_bytes(fixed[16:20], "big")
-        return _Header(fixed[4:12], machine_crc, original, n_bytes, rest[at:])
+        return _Header(fixed[4:12], machine_crc, original, n_bytes, rest[at + 1 :])

@@ -207,10 +207,16 @@ def test_a_stopped_forget_is_finished_by_the_next(
         with pytest.raises(ConstructibleError, match="no finished model"):
             load(copy)
     monkeypatch.undo()
+    between = Path(shutil.copytree(copy, copy.parent / "between"))
     done = quietly(copy, project_of(corpus))
     assert len(done.files) == 2
     same_files(copy, never.folder, TABLES)
     assert isinstance(load(copy), ConstructedLM)
+    # Asked for more than the stopped call was, it does that as well.
+    other = corpus.files[0]
+    quietly(between, project_of(corpus), other.path)
+    left = {row[0] for row in read_json(between / "sources.json")["files"]}
+    assert left == {file.path for file in corpus.files if file.project != project_of(corpus)} - {other.path}
 
 
 def test_a_model_without_nets_becomes_the_build_without_the_files(corpus: Corpus, tmp_path: Path):
