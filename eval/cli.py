@@ -206,3 +206,16 @@ def scale(run: Path, out: Path | None, as_json: bool) -> None:
             f"{len(law.x)} sizes, at most {law.residual:.1%} off the line; "
             + ("turns back at " + "; ".join(law.turns) if law.turns else "no turn back beyond chance")
         )
+
+
+@eval_.command()
+@click.option("--results", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("docs/results"),
+              show_default=True, help="Folder of raw results.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/report"), show_default=True,
+              help="Folder for REPORT.md, report.html and the figures.")  # fmt: skip
+def report(results: Path, out: Path) -> None:
+    """Write a research post from raw results: methods, results, negative results, limits, every number linked."""
+    from eval.research import write_post
+
+    for path in write_post(results, out):
+        click.echo(path)

@@ -251,7 +251,9 @@ def _about_budgets(a: Side, b: Side, clock: Clock, tolerance: float) -> list[Obj
         object_to("training data unknown", f"nothing says what {' and '.join(unknown)} was built from")
     elif data[0] != data[1]:
         sizes = [max(size or 0 for _, size in rows) for rows in data]
-        more = "the same number of bytes, other files" if sizes[0] == sizes[1] else _by(a, b, *sizes, "bytes")
+        more = (
+            "the same number of bytes, other files" if sizes[0] == sizes[1] else _by(a, b, sizes[0], sizes[1], "bytes")
+        )
         object_to("training data", more)
     unlisted = [s.name for s in (a, b) if any(one.header["leaked"] is None for one in s.results)]
     if unlisted:
@@ -311,7 +313,8 @@ def differences(task: str, a: Side, b: Side) -> tuple[list[Pair], str]:
             given = [(x[:, known] if seeds else x[0, known]) for x in (top_a, top_b, bottom_a, bottom_b)]
             kept = [label for label, keep in zip(labels, known, strict=True) if keep] if by == "project" else None
             options: dict[str, Any] = {"seeds": seeds, "replications": 2000 if part == "" else 500}
-            result = paired_difference(*given, clusters=kept, **options)
+            a_top, b_top, a_bottom, b_bottom = given
+            result = paired_difference(a_top, b_top, a_bottom, b_bottom, kept, **options)
             value = [float((t[:, known].sum(1) / d[:, known].sum(1)).mean()) for t, d in columns]
             found.append((task, part, metric, value[0], value[1], result))
     return found, by

@@ -99,5 +99,5 @@ def random_router(concepts: Sequence[str], fields: Sequence[StateField], states:
         split(names[:half], depth + 1, rows[yes])
         split(names[half:], depth, rows[~yes])
 
-    split([concepts[i] for i in rng.permutation(len(concepts))], 1, np.asarray(states))
+    split([str(concepts[i]) for i in rng.permutation(len(concepts))], 1, np.asarray(states))
     return "\n".join(lines) + "\n"

@@ -32,9 +32,7 @@ def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
     view = inner.view(inner.tokenizer.encode(example.data.data))
     concepts = inner.concepts_at(view)
     rng = np.random.default_rng(int(hashlib.sha256(example.id.encode()).hexdigest()[:12], 16))
-    sums = dict.fromkeys(
-        ("positions", "deleted_ranked", "deleted_random", "inserted_ranked", "inserted_random", "all"), 0.0
-    )
+    sums: dict[str, float] = dict.fromkeys(DELETION.columns, 0.0)
     for boundary in rng.permutation(view.n)[: 4 * POSITIONS].tolist():
         if sums["positions"] == POSITIONS:
             break

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cgpt.corpus import SourceFile, read_corpus
-from cgpt.model import load
+from cgpt.model import ConstructedLM, load
 from cgpt.score import score_files
 from eval.cli import eval_
 from eval.models import open_specs, parse_spec
@@ -53,7 +53,9 @@ def test_opaque_parameters_are_those_that_acted(models: Models, tmp_path: Path) 
     names = [str(models.constructed), str(models.plain), str(models.monolith)]
     ours, plain, monolith = (read_header(path)["figures"] for path in run_bits(models, tmp_path, names, limit=2))
     key = "opaque parameters per decision"
-    nets = load(models.constructed).nets  # type: ignore[union-attr]
+    model = load(models.constructed)
+    nets = model.nets if isinstance(model, ConstructedLM) else None
+    assert nets is not None
     shared = sum(nets.shared_parameters.values())
     assert shared < ours[key]["value"] < nets.parameters
     assert plain[key]["value"] == 0

@@ -1,0 +1,84 @@
+"""The research post: every number is one of a raw results file, and what is unfavourable is in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from eval.cli import eval_
+from eval.research import make_post, to_html, to_markdown, write_post
+from eval.tasks.pairs import PAIRS
+from eval.tasks.replay import REPLAY
+from ontology.io import read_json
+from ontology.main import run as run_command
+from tests.browser import DESKTOP, PHONE, Browser, browser  # noqa: F401
+from tests.eval.results import bits_rows, make_results
+from tests.support import ROOT
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """The quick start's results, a pair of runs, and tasks on which the constructed model fails."""
+    folder = tmp_path / "docs" / "results"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "results" / "quickstart.json", folder)
+    make_results(folder / "pair", "ours", bits_rows(1.3))
+    make_results(folder / "pair", "monolith", bits_rows(1.2, noise_seed=4), budget={"cut": "root", "seconds": 300.0})
+    one = {"example": "a", "cluster": "a", "sha256": "0", "detail": ""}
+    values = {"right": 0.0, "pairs": 1.0, "margin": -1.0}
+    make_results(folder / "pair", "ours", [{**one, "part": part, **values} for part in ("", "bracket")], task=PAIRS)
+    replayed = {"replayed": 99.0, "positions": 100.0, "largest_difference": 0.1, "files": 1.0}
+    make_results(folder / "pair", "ours", [{**one, "part": "", **replayed}], task=REPLAY)
+    return folder
+
+
+def test_what_is_unfavourable_is_said(results: Path) -> None:
+    text = to_markdown(make_post(results))
+    negative = text.partition("## Negative results")[2].partition("## Limitations")[0]
+    assert "ours is behind monolith" in negative
+    assert "99.00 % of the explanations were replayed, not all" in negative
+    assert "0.0 % of the pairs `bracket`: no better than a coin" in negative
+    assert "not an equal-budget pair: seconds, monolith has 300 s" in text
+    waterfall = read_json(results / "quickstart.json")["waterfall"]
+    lost = [row["concept"] for row in waterfall if row["constructed_bits"] > row["baseline_bits"]]
+    assert all(f"`{name}`" in negative for name in lost)
+
+
+def test_every_table_row_and_claim_links_to_a_file_that_is_there(results: Path) -> None:
+    write_post(results, results.parent)
+    text = (results.parent / "REPORT.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((results/[^)]+)\)", text)
+    assert len(links) > 10 and all((results.parent / link).exists() for link in links)
+    for line in text.partition("## Results")[2].partition("## Negative")[0].splitlines():
+        if line.startswith("|") and not line.startswith(("| Model", "| ---")):
+            assert "(results/" in line, line
+    for figure in re.findall(r"\((figures/[^)]+)\)", text):
+        ET.parse(results.parent / figure)
+
+
+def test_sections_are_all_there(results: Path) -> None:
+    text = to_markdown(make_post(results))
+    for heading in ("In short", "Methods", "Results", "Negative results", "Limitations", "Threats to validity"):
+        assert f"\n## {heading}\n" in text
+    assert "constructible eval quickstart --minutes 3" in text
+    assert "Decomposition: pair" in text, "two cuts are a curve"
+
+
+def test_names_cannot_break_out_of_the_page(results: Path) -> None:
+    make_results(results / "pair", "<img src=x onerror=alert(1)> [a](javascript:alert(1))", bits_rows(1.1),
+                 budget={"cut": "1"})  # fmt: skip
+    page = to_html(make_post(results))
+    assert "<img" not in page and 'href="javascript' not in page
+
+
+@pytest.mark.parametrize(("size", "dark"), [(DESKTOP, True), (PHONE, False)])
+def test_the_page(browser: Browser, results: Path, size, dark) -> None:  # noqa: F811
+    assert run_command(eval_, ["report", "--results", str(results), "--out", str(results.parent)]) == 0
+    page = browser.open(results.parent / "report.html", size, dark=dark)
+    assert page.overflow() == 0 and page.problems() == []
+    assert page.run("document.querySelectorAll('figure svg').length") >= 3
+    page.close()
