@@ -18,6 +18,7 @@ import numpy as np
 
 from cgpt import counts, mixing
 from cgpt.corpus import SourceFile
+from cgpt.mixer import FIRST_LEVEL, NAMES, NET
 from cgpt.model import ConstructedLM
 from cgpt.nets import SHARED_NAMES
 from cgpt.reads import READS
@@ -43,16 +44,16 @@ def without(model: ConstructedLM, name: str) -> ConstructedLM:
         gate[:, READS.index(name)] = 0.0
         ablated.nets = replace(model.nets, gate=gate)
     elif name == "corpus" and kind == "source":
-        _silence_levels(ablated, slice(0, counts.N_LEVELS))
+        _silence(ablated, slice(None), slice(FIRST_LEVEL, FIRST_LEVEL + counts.N_LEVELS))
     elif name == "file" and kind == "source":
-        _silence_levels(ablated, slice(counts.N_LEVELS, counts.N_ALL_LEVELS))
+        _silence(ablated, slice(None), slice(FIRST_LEVEL + counts.N_LEVELS, NAMES))
     elif name == "names" and kind == "source":
-        _silence_experts(ablated, slice(None), [mixing.NAMES])
+        _silence(ablated, slice(None), [NAMES])
     else:
         situations = np.array([model.concepts.index(concept) for concept in situations_of(model, name)])
         ablated.net_of = model.net_of.copy()
         ablated.net_of[situations] = -1
-        _silence_experts(ablated, situations, [mixing.NET, mixing.REFINED])
+        _silence(ablated, situations, [NET])
     return ablated
 
 
@@ -81,20 +82,13 @@ def _kind(model: ConstructedLM, name: str) -> str:
     return kind
 
 
-def _silence_levels(model: ConstructedLM, levels: slice) -> None:
-    """Let every context at these levels escape: they get no weight, those below them get it all."""
-    model.escape_counts, model.escape_refined = model.escape_counts.copy(), model.escape_refined.copy()
-    model.escape_counts[levels] = model.escape_refined[levels] = 1.0
-
-
-def _silence_experts(model: ConstructedLM, concepts: slice | np.ndarray, experts: list[int]) -> None:
-    """Give the weight of these experts to the others in proportion (to the counts where nothing else has any)."""
-    weights = model.mixer.weights.copy()
-    rows = weights[concepts]
-    rows[..., experts] = 0.0
-    rows[..., mixing.COUNTS] += rows.sum(-1) <= 0.0
-    weights[concepts] = rows / rows.sum(-1, keepdims=True)
-    model.mixer = replace(model.mixer, weights=weights)
+def _silence(model: ConstructedLM, concepts: slice | np.ndarray, experts: slice | list[int]) -> None:
+    """Take these experts' factor to zero: the others share their weight in proportion."""
+    by_concept = model.mixer.by_concept.copy()
+    rows = by_concept[concepts]
+    rows[..., experts] = -np.inf
+    by_concept[concepts] = rows
+    model.mixer = replace(model.mixer, by_concept=by_concept)
 
 
 @dataclass(frozen=True)

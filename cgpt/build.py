@@ -155,7 +155,7 @@ class _Plan:
         spec = self._net_spec() if self.cut.nets else {}
         mixer = Job(
             "mixer",
-            {"code": code_hash("cgpt.fit_mixer", "cgpt.mixer", "cgpt.ladder", "cgpt.model", "cgpt.index", *_READS_CODE),
+            {"code": code_hash("cgpt.fit_mixer", "cgpt.mixer", "cgpt.model", "cgpt.index", *_READS_CODE),
              "router": sha256_file(self.recipe.router), "owner": self._owner()},
             self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
             reserve_seconds=12 + 0.4 * self.size_mb,
@@ -324,8 +324,7 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 
 - `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
 - `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
-- `nets.safetensors`: the networks. `mixer.json`, `ladder.json`, `names.json`,
-  `outside.json`: how experts are weighed.
+- `nets.safetensors`: the networks. `mixer.json`, `names.json`: how sources are weighed.
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
 - `training_files.json`: fingerprints of the corpus' files; `seen_by_nets.json`, `held_out.json`: which of them the nets
   and the mixer learned from (start of the SHA-256).

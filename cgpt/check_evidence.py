@@ -27,8 +27,8 @@ class EvidenceChecker:
         index = index or load_file(Path(folder) / "index.safetensors")
         self.tokens, self.order, self.first = index["tokens"], index["order"], index["first"]
         self.borders = np.flatnonzero(self.tokens == 0)
-        names = ("sources.json", "tokenizer.json", "ladder.json")
-        sources, tokenizer, self.ladder = (json.loads((Path(folder) / name).read_text("utf-8")) for name in names)
+        names = ("sources.json", "tokenizer.json", "mixer.json")
+        sources, tokenizer, self.mixer = (json.loads((Path(folder) / name).read_text("utf-8")) for name in names)
         self.sources = sources["files"]
         texts = ["", *("\n" if byte == 10 else "" for byte in range(256)), *tokenizer["tokens"]]
         self.breaks = np.array([text.count("\n") for text in texts])
@@ -47,7 +47,7 @@ class EvidenceChecker:
 
     def corpus(self, history: np.ndarray, claim: dict) -> None:
         """Each level's slice is whole: all inside agree with the text, none outside; and no level is missing."""
-        longest, slices, lengths = claim["longest"], claim["slices"], self.ladder["corpus_levels"]
+        longest, slices, lengths = claim["longest"], claim["slices"], self.mixer["corpus_levels"]
 
         def agrees(entry: int, k: int) -> bool:
             end = int(self.order[entry])
@@ -69,7 +69,7 @@ class EvidenceChecker:
         """Each level names the last RECENT places of this file where the same tokens stood, latest first."""
         found, known = [], 0
         left = np.arange(1, len(history))
-        for k in (k for k in self.ladder["file_levels"] if k < len(history)):
+        for k in (k for k in self.mixer["file_levels"] if k < len(history)):
             for length in range(known + 1, k + 1):
                 left = left[left >= length]
                 left = left[history[left - length] == history[-length]]

@@ -18,7 +18,6 @@ from safetensors.numpy import load_file
 SOURCES = ("net", "corpus", "file", "names", "unigram")
 NET, CORPUS, FILE, NAMES, UNIGRAM = range(5)
 RECENT, NAMES_BASE, NAME_ENDS = 48, 0.05, 65535
-Followers = list[tuple[int, np.ndarray, int]]  # level, what followed there, source
 
 
 class Refused(Exception):
@@ -32,13 +31,13 @@ class Checker:
         def read(name: str) -> Any:
             return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
 
-        self.mixer, self.ladder, self.ranks = read("mixer.json"), read("ladder.json"), read("names.json")["weights"]
+        self.mixer, self.ranks = read("mixer.json"), read("names.json")["weights"]
         index = index or load_file(Path(folder) / "index.safetensors")
         self.followers, counts = index["followers"], index["unigram"] + 0.5
         self.unigram = 0.98 * counts / counts.sum() + 0.02 / len(counts)
         self.nets, self.net_of = {}, read("config.json")["owner"]
         if self.net_of:
-            self.nets, self.outside = load_file(Path(folder) / "nets.safetensors"), read("outside.json")["outside"]
+            self.nets = load_file(Path(folder) / "nets.safetensors")
             self.members = self.nets["concept_names"].tobytes().decode().split("\n")
 
     def check(self, record: dict, token: dict) -> np.ndarray:
@@ -56,38 +55,45 @@ class Checker:
 
     def rebuild(self, record: dict, token: dict) -> np.ndarray:
         """float64[5, V]: what each of SOURCES adds to the distribution at one position; it is their sum."""
-        history, n_corpus = np.append(0, record["ids"]).astype(int), len(self.ladder["corpus_levels"])
+        history, n_corpus = np.append(0, record["ids"]).astype(int), len(self.mixer["corpus_levels"])
         levels = [(n, self.followers[low:high], CORPUS) for n, (low, high) in enumerate(token["corpus"]["slices"])]
         levels += [(n_corpus + n, history[places], FILE) for n, places in enumerate(token["file"])]
-        base, net = np.zeros((5, len(self.unigram))), np.zeros((5, len(self.unigram)))
+        base = np.zeros((5, len(self.unigram)))
         base[UNIGRAM] = self.unigram
+        said, strength, step = {"unigram": base}, {"unigram": 0.0}, 0
         if token["concept"] in self.net_of:
-            net[NET] = self.net(self.members.index(self.net_of[token["concept"]]), record["reads"], token["reads"])
-        corpus = np.digitize(token["corpus"]["longest"], self.mixer["corpus_steps"])
-        file = np.digitize(len(token["file"]), self.mixer["file_steps"])
-        bucket = (corpus * (len(self.mixer["file_steps"]) + 1) + file) * 2 + bool(token["names"])
-        weights = self.mixer["weights"][self.mixer["concepts"].index(token["concept"])][bucket]
-        said = {"counts": self.climb(base, levels, "escape_counts"), "names": self.names(base, token["names"])}
-        said |= {"refined": self.climb(net, levels, "escape_refined"), "net": net}
-        return sum((w * said[name] for name, w in zip(self.mixer["experts"], weights, strict=True)), 0.0 * base)
-
-    def climb(self, base: np.ndarray, levels: Followers, table: str) -> np.ndarray:
-        """p = (1 - escape) * count / n + escape * p, level by level; escape by level and bucket of (n, distinct)."""
-        p = base.copy()
+            m, said["net"] = self.members.index(self.net_of[token["concept"]]), np.zeros_like(base)
+            said["net"][NET] = self.net(m, record["reads"], token["reads"])
+            step = min(int(said["net"].max() * len(self.mixer["by_confidence"])), len(self.mixer["by_confidence"]) - 1)
         for level, followers, source in levels:
-            count = np.bincount(followers)
-            seen = np.flatnonzero(count)
-            n, t = len(followers), len(seen)
-            sure = 0 if t == 1 else 1 if 8 * t <= n else 2 if 4 * t <= n else 3 if 2 * t <= n else 4 if t < n else 5
-            escape = self.ladder[table][level][min(n.bit_length() - 1, 9) * 6 + sure]
-            p *= escape
-            p[source, seen] += (1.0 - escape) * count[seen] / n
-        return p
+            name, said_here = self.mixer["experts"][2 + level], np.zeros_like(base)
+            said_here[source], bucket = self.level(followers)
+            said[name], strength[name] = said_here, self.mixer["level"][level][bucket]
+        if token["names"]:
+            said["names"] = self.names(base, token["names"])
+        weights = self.weights(token, strength, step, said)
+        return sum((weights[name] * said[name] for name in said), 0.0 * base)
+
+    def weights(self, token: dict, strength: dict[str, float], step: int, said: dict) -> dict[str, float]:
+        """Of those who have something to say: the product of their factors, over the sum of all."""
+        first = token["names"][0][1] if token["names"] else len(self.mixer["by_names"]) - 1
+        row = self.mixer["concepts"].index(token["concept"])
+        rows = (self.mixer["by_concept"][row], self.mixer["by_confidence"][step], self.mixer["by_names"][first])
+        power = {}
+        for name in said:
+            logs = [table[self.mixer["experts"].index(name)] for table in rows]
+            power[name] = 0.0 if None in logs else float(np.exp(sum(logs) + strength.get(name, 0.0)))
+        return {name: value / sum(power.values()) for name, value in power.items()}
+
+    def level(self, followers: np.ndarray) -> tuple[np.ndarray, int]:
+        """(float64[V] share of each token among what followed a context, bucket of how often and how surely)."""
+        count, n = np.bincount(followers, minlength=len(self.unigram)), len(followers)
+        t = int((count > 0).sum())
+        sure = 0 if t == 1 else 1 if 8 * t <= n else 2 if 4 * t <= n else 3 if 2 * t <= n else 4 if t < n else 5
+        return count / n, min(n.bit_length() - 1, 9) * 6 + sure
 
     def names(self, base: np.ndarray, claim: list[list[int]]) -> np.ndarray:
         """Names in scope by the weight of their rank; those that may end here, and a fixed share, are the base's."""
-        if not claim:
-            return base
         weights = np.array([self.ranks[slot] for _, slot in claim])
         p = NAMES_BASE * base
         for (offered, _), share in zip(claim, (1.0 - NAMES_BASE) * weights / weights.sum(), strict=True):
@@ -103,10 +109,6 @@ class Checker:
         w1 = (net["gate"][m, columns, None, None] * net["w1"][columns]).reshape(-1, net["w1"].shape[2])
         x = net["embeddings"][[reads[names[column]] for column in columns]].reshape(1, -1) @ w1 + net["b1"][m]
         y = (x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))) @ (net["w2_shared"] + net["w2"][m]) + net["b2"][m]
-        own = slice(*net["offsets"][m : m + 2])
-        logits = (y @ net["output"][net["ids"][own]].T + net["bias"][own])[0].astype(np.float64)
-        p, powers = self.unigram.copy(), np.exp(logits - logits.max())
-        p[net["ids"][own]] = 0.0
-        p *= self.outside[m] / max(p.sum(), 1e-300)
-        p[net["ids"][own]] = (1.0 - self.outside[m]) * powers / powers.sum()
-        return p
+        logits = (y @ net["output"].T + net["bias"])[0].astype(np.float64)
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()

@@ -2,7 +2,7 @@
 
 Each context length is a *level*. First come the corpus levels, short to long, then the file levels, short to long. At
 a level we know how often the context was seen (`n`), with how many different followers (`t`), and each follower's
-count. `cgpt.ladder` turns the levels into one distribution.
+count. `cgpt.mixer` weighs the levels into one distribution.
 """
 
 from __future__ import annotations

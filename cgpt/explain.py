@@ -13,7 +13,6 @@ import numpy as np
 
 from cgpt import counts, mixing, names
 from cgpt.index import LEVELS
-from cgpt.mixer import describe_bucket
 from cgpt.model import ConstructedLM, Position
 from cgpt.reads import READS, FileView
 from ontology.graph import paths
@@ -67,7 +66,7 @@ class Explainer:
             "state": model.router.state(view.fields[boundary]),
             "bucket": {
                 "corpus_match": at.corpus_match, "file_match": at.file_depth,
-                "names": describe_bucket(at.bucket)["names"],
+                "names": int(view.slots[boundary, 0] != names.NOTHING),
             },
             "experts": sources,
             "top": [{"text": self.text(int(v)), "probability": float(at.distribution[v])} for v in top],

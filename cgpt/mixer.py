@@ -1,143 +1,265 @@
-"""The mixer: how far each expert is believed, by concept in charge and by how much of the context was seen before.
+"""The mixer: how far each source is believed at a position, as a product of factors from tables a person can read.
 
-A table of weights that a person can read: one row per concept and bucket, one column per expert, each row summing to 1.
-The bucket is plain code over the context (`bucket_of`); the mixer never looks at the token being predicted. Weights are
-those that make the tokens of held-out files most probable (expectation-maximisation), each bucket drawn towards its
-concept's row and each concept towards the common row, so that a rare bucket does not invent an opinion.
+    weight of a source  ~  factor of its own level, by how often its context was seen and how surely it went on
+                         x factor of the source under the concept in charge
+                         x factor of the source by how sure the net is of its first choice
+                         x factor of the source by which name in scope is offered first
+
+taken over the sources that have something to say here, and divided by their sum. The mixer looks at the context alone,
+never at the token being predicted, so the result is a plain weighted sum of distributions. The factors are those that
+make the tokens of held-out files most probable. The concept's row is its own; the other tables are shared by all.
+
+Method: a log-linear gate over experts (Jacobs, Jordan, Nowlan and Hinton 1991) whose inputs are plain-code buckets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-CORPUS_STEPS = (2, 3, 5, 9)
-"""Borders between buckets of the longest match in the corpus, in tokens."""
-FILE_STEPS = (1, 3, 5)
-"""Borders between buckets of the deepest file level whose context occurred before (0: none)."""
-N_CORPUS, N_FILE, N_NAMES = len(CORPUS_STEPS) + 1, len(FILE_STEPS) + 1, 2
-N_MIX_BUCKETS = N_CORPUS * N_FILE * N_NAMES
-EM_ROUNDS = 40
-_PULL = 30.0
-"""A bucket starts from this many imagined positions at its concept's weights, a concept at the common ones."""
+from cgpt import counts, names
+from cgpt.compiled import compiled
+from cgpt.index import LEVELS, N_LEVELS
 
+N_EXPERTS = counts.N_ALL_LEVELS + 3
+NET, UNIGRAM, FIRST_LEVEL, NAMES = 0, 1, 2, N_EXPERTS - 1
+EXPERTS: tuple[str, ...] = (
+    "net", "unigram", *(f"corpus {k}" for k in LEVELS), *(f"file {k}" for k in counts.FILE_LEVELS), "names",
+)  # fmt: skip
+"""What is weighed: the net in charge, the unigram, what followed contexts of each length in the corpus and earlier in
+this file, and names in scope."""
+N_CONFIDENCE = 20
+"""Steps of the net's probability of its first choice; the last also stands for certainty."""
+N_NAMES = names.N_SLOTS + 1
+"""Kinds and ranks of the first name offered, and that there is none."""
 
-def bucket_of(corpus_match: np.ndarray, file_depth: np.ndarray, names_present: np.ndarray) -> np.ndarray:
-    """int64[m] bucket from the longest corpus match (tokens), the file levels that matched and whether names did."""
-    corpus = np.digitize(corpus_match, CORPUS_STEPS)
-    file = np.digitize(file_depth, FILE_STEPS)
-    return (corpus * N_FILE + file) * N_NAMES + names_present.astype(np.int64)
-
-
-def describe_bucket(bucket: int) -> dict[str, int]:
-    """The bucket in words: indices of its corpus and file steps and whether names in scope match."""
-    rest, names = divmod(int(bucket), N_NAMES)
-    corpus, file = divmod(rest, N_FILE)
-    return {"corpus_match": corpus, "file_match": file, "names": names}
+_ROUNDS, _BATCH, _RATE = 4, 1024, 2e-2
+_STEPS = 400
+"""A small corpus is gone through more than _ROUNDS times, until there were this many steps."""
+_PULL = 1e-5
+"""Pull towards the start, per position: what was never seen keeps its first guess."""
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """Weights float64[C, N_MIX_BUCKETS, E] and the held-out positions int64[C, N_MIX_BUCKETS] each row rests on."""
+    """Logarithms of the factors, float64: `level` [N_ALL_LEVELS, N_BUCKETS], `by_concept` [C, N_EXPERTS],
+    `by_confidence` [N_CONFIDENCE, N_EXPERTS], `by_names` [N_NAMES, N_EXPERTS]; `positions` int64[C] is how many
+    held-out positions each concept's row rests on, `mean` float64[C, N_EXPERTS] the average weights there."""
 
-    experts: tuple[str, ...]
     concepts: tuple[str, ...]
-    weights: np.ndarray
+    level: np.ndarray
+    by_concept: np.ndarray
+    by_confidence: np.ndarray
+    by_names: np.ndarray
     positions: np.ndarray
+    mean: np.ndarray
 
-    def rows(self, concept: np.ndarray, bucket: np.ndarray) -> np.ndarray:
-        """float64[m, E]: the weights in force at m positions."""
-        return self.weights[concept, bucket]
+    def tables(self, concept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What `weigh` needs where this concept is in charge."""
+        return self.level, self.by_concept[concept], self.by_confidence, self.by_names
 
-    def mix(self, concept: np.ndarray, bucket: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """float64[m]: mixed probability of the targets; `probabilities` float64[m, E]."""
-        return (self.rows(concept, bucket) * probabilities).sum(1)
+    @property
+    def entries(self) -> int:
+        """Numbers in all tables."""
+        return self.level.size + self.by_concept.size + self.by_confidence.size + self.by_names.size
 
     def table(self) -> list[dict]:
-        """One readable row per concept: its positions and its average weight on each expert."""
-        rows = []
-        for c, concept in enumerate(self.concepts):
-            n = self.positions[c].sum()
-            share = self.positions[c] / n if n else np.full(N_MIX_BUCKETS, 1 / N_MIX_BUCKETS)
-            mean = (self.weights[c] * share[:, None]).sum(0)
-            weights = {name: float(w) for name, w in zip(self.experts, mean, strict=True)}
-            rows.append({"concept": concept, "positions": int(n), "weights": weights})
-        return rows
+        """One readable row per concept: its positions and the average weight of each group of sources there."""
+        groups = {"net": [NET], "corpus": range(FIRST_LEVEL, FIRST_LEVEL + N_LEVELS)}
+        groups |= {"file": range(FIRST_LEVEL + N_LEVELS, NAMES), "names": [NAMES], "unigram": [UNIGRAM]}
+        return [
+            {
+                "concept": concept, "positions": int(self.positions[c]),
+                "weights": {name: float(self.mean[c, list(columns)].sum()) for name, columns in groups.items()},
+            }
+            for c, concept in enumerate(self.concepts)
+        ]  # fmt: skip
 
     @staticmethod
-    def fit(
-        experts: Sequence[str],
-        concepts: Sequence[str],
-        concept: np.ndarray,
-        bucket: np.ndarray,
-        probabilities: np.ndarray,
-        needs_names: Sequence[str] = (),
-        silent: Sequence[str] = (),
-    ) -> Mixer:
-        """Weights from held-out positions: `concept`, `bucket` int[m], `probabilities` float64[m, E] of the targets.
-
-        Experts in `needs_names` get no weight in buckets where no name in scope matches, those in `silent` none at all.
-        """
-        n_concepts, n_experts = len(concepts), len(experts)
-        allowed = np.ones((N_MIX_BUCKETS, n_experts))
-        nameless = [e for e, name in enumerate(experts) if name in needs_names]
-        allowed[np.ix_(np.arange(N_MIX_BUCKETS) % N_NAMES == 0, nameless)] = 0.0
-        allowed[:, [e for e, name in enumerate(experts) if name in silent]] = 0.0
-
-        def normalise(w: np.ndarray) -> np.ndarray:
-            return w / w.sum(-1, keepdims=True)
-
-        def share(weights: np.ndarray) -> np.ndarray:
-            part = weights * probabilities
-            return part / part.sum(1, keepdims=True)
-
-        common = normalise(allowed)
-        for _ in range(EM_ROUNDS):
-            # One row for all positions; a bucket only takes away experts that have nothing to say there.
-            common = normalise(allowed * (share(common[bucket]).sum(0) + 1.0))
-        by_concept = np.broadcast_to(common, (n_concepts, N_MIX_BUCKETS, n_experts))
-        for _ in range(EM_ROUNDS):
-            held = share(by_concept[concept, bucket])
-            sums = _PULL * _mean_row(common, allowed) + np.stack(
-                [np.bincount(concept, held[:, e], n_concepts) for e in range(n_experts)], 1
-            )
-            by_concept = normalise(allowed[None] * sums[:, None, :])
-        cell = concept.astype(np.int64) * N_MIX_BUCKETS + bucket
-        n_cells = n_concepts * N_MIX_BUCKETS
-        prior = _PULL * by_concept.reshape(n_cells, n_experts)
-        weights = by_concept.reshape(n_cells, n_experts)
-        for _ in range(EM_ROUNDS):
-            held = share(weights[cell])
-            sums = np.stack([np.bincount(cell, held[:, e], n_cells) for e in range(n_experts)], 1)
-            weights = normalise(prior + sums)
-        positions = np.bincount(cell, minlength=n_cells).reshape(n_concepts, N_MIX_BUCKETS)
-        shape = (n_concepts, N_MIX_BUCKETS, n_experts)
-        return Mixer(tuple(experts), tuple(concepts), weights.reshape(shape), positions)
-
-    def as_json(self) -> dict:
-        """JSON value with every weight (shortest round-trip decimals)."""
-        return {
-            "experts": list(self.experts),
-            "concepts": list(self.concepts),
-            "corpus_steps": list(CORPUS_STEPS),
-            "file_steps": list(FILE_STEPS),
-            "weights": self.weights.tolist(),
-            "positions": self.positions.tolist(),
-        }
-
-    @staticmethod
-    def from_json(value: dict) -> Mixer:
-        """The mixer that `as_json` wrote."""
+    def start(concepts: Sequence[str], nets: bool) -> Mixer:
+        """The first guess: trust longer contexts more, and the file's own past most; without nets, none in the net."""
+        level = np.zeros((counts.N_ALL_LEVELS, counts.N_BUCKETS))
+        level[:N_LEVELS] = np.linspace(-1.0, 2.0, N_LEVELS)[:, None]
+        level[N_LEVELS:] = np.linspace(-1.0, 2.0, counts.N_FILE_LEVELS)[:, None]
+        common = np.zeros(N_EXPERTS)
+        common[UNIGRAM] = -3.0
+        common[NET] = 1.0 if nets else -np.inf
+        n = len(concepts)
         return Mixer(
-            tuple(value["experts"]),
-            tuple(value["concepts"]),
-            np.array(value["weights"], dtype=np.float64),
-            np.array(value["positions"], dtype=np.int64),
+            tuple(concepts), level, np.tile(common, (n, 1)), np.zeros((N_CONFIDENCE, N_EXPERTS)),
+            np.zeros((N_NAMES, N_EXPERTS)), np.zeros(n, np.int64), np.zeros((n, N_EXPERTS)),
+        )  # fmt: skip
+
+    def fit(self, seen: Positions, seed: int = 0) -> Mixer:
+        """The mixer under which the targets of these positions are most probable, starting from this one.
+
+        Adam on batches of positions, one thread: the same positions give the same numbers.
+        """
+        import torch
+
+        if not len(seen.concept):
+            return self
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._fit(seen, seed)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _fit(self, seen: Positions, seed: int) -> Mixer:
+        import torch
+
+        first = [torch.from_numpy(t) for t in (self.level, self.by_concept, self.by_confidence, self.by_names)]
+        silent = torch.isinf(first[1])
+        first[1] = first[1].masked_fill(silent, 0.0)
+        tables = [table.float().requires_grad_() for table in first]
+        level, by_concept, by_confidence, by_names = tables
+        cells = torch.from_numpy(
+            np.where(seen.buckets == counts.ABSENT, 0, seen.buckets).astype(np.int64)
+            + np.arange(counts.N_ALL_LEVELS) * counts.N_BUCKETS
         )
+        absent = torch.from_numpy(~seen.present()) | silent[torch.from_numpy(seen.concept.astype(np.int64))]
+        rows = [torch.from_numpy(a.astype(np.int64)) for a in (seen.concept, seen.confidence, seen.first_name)]
+        said = torch.from_numpy(seen.said)
+
+        def weights(i: torch.Tensor) -> torch.Tensor:
+            logits = by_concept[rows[0][i]] + by_confidence[rows[1][i]] + by_names[rows[2][i]]
+            own = torch.nn.functional.pad(level.reshape(-1)[cells[i]], (FIRST_LEVEL, 1))
+            return (logits + own).masked_fill(absent[i], -torch.inf).softmax(1)
+
+        optimiser = torch.optim.Adam(tables, lr=_RATE)
+        generator = torch.Generator().manual_seed(seed)
+        n, done = len(said), 0
+        batches = (n + _BATCH - 1) // _BATCH
+        rounds = max(_ROUNDS, _STEPS // batches)
+        steps = rounds * batches
+        for _ in range(rounds):
+            for i in torch.randperm(n, generator=generator).split(_BATCH):
+                for group in optimiser.param_groups:
+                    group["lr"] = _RATE * min(1.0, (1.0 - done / steps) / 0.7)
+                loss = -torch.log((weights(i) * said[i]).sum(1)).mean()
+                loss = loss + _PULL * sum((t - f.float()).square().sum() for t, f in zip(tables, first, strict=True))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                done += 1
+        mean = np.zeros_like(self.mean)
+        with torch.no_grad():
+            for i in torch.arange(n).split(1 << 14):
+                np.add.at(mean, seen.concept[i.numpy()], weights(i).numpy())
+        positions = np.bincount(seen.concept, minlength=len(self.concepts))
+        fitted = [table.detach().double().numpy() for table in tables]
+        fitted[1] = np.where(silent.numpy(), -np.inf, fitted[1])
+        return replace(
+            self, level=fitted[0], by_concept=fitted[1], by_confidence=fitted[2], by_names=fitted[3],
+            positions=positions, mean=mean / np.maximum(positions, 1)[:, None],
+        )  # fmt: skip
+
+    def mix(self, seen: Positions) -> np.ndarray:
+        """float64[m]: mixed probability of the targets."""
+        out = np.zeros(len(seen.concept))
+        _mix_targets(
+            self.level, self.by_concept, self.by_confidence, self.by_names, seen.concept.astype(np.int64),
+            seen.confidence, seen.first_name, seen.buckets, seen.said, out,
+        )  # fmt: skip
+        return out
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON value with every factor's logarithm (shortest round-trip decimals; null: never believed)."""
+
+        def numbers(table: np.ndarray) -> list:
+            return [[None if np.isinf(x) else x for x in row] for row in table.tolist()]
+
+        return {
+            "experts": list(EXPERTS), "corpus_levels": list(LEVELS), "file_levels": list(counts.FILE_LEVELS),
+            "concepts": list(self.concepts), "level": numbers(self.level), "by_concept": numbers(self.by_concept),
+            "by_confidence": numbers(self.by_confidence), "by_names": numbers(self.by_names),
+            "positions": self.positions.tolist(), "mean": self.mean.tolist(),
+        }  # fmt: skip
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Mixer:
+        """The mixer that `as_json` wrote."""
+
+        def table(name: str) -> np.ndarray:
+            rows = np.array(value[name], dtype=np.float64)  # None becomes nan
+            return np.where(np.isnan(rows), -np.inf, rows)
+
+        if tuple(value["experts"]) != EXPERTS:
+            raise ValueError(f"experts {value['experts']}")
+        return Mixer(
+            tuple(value["concepts"]), table("level"), table("by_concept"), table("by_confidence"), table("by_names"),
+            np.array(value["positions"], dtype=np.int64), np.array(value["mean"], dtype=np.float64),
+        )  # fmt: skip
 
 
-def _mean_row(common: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """One row of expert weights out of the common table: that of a bucket where as many experts as can may speak."""
-    return common[int(allowed.sum(1).argmax())]
+@dataclass(frozen=True)
+class Positions:
+    """What the mixer may look at, at m positions, and what each expert said of the target there.
+
+    `concept` int[m], `confidence` int64[m] step of the net's first choice, `first_name` int64[m], `buckets`
+    uint8[m, N_ALL_LEVELS] (counts.ABSENT: never seen), `said` float32[m, N_EXPERTS].
+    """
+
+    concept: np.ndarray
+    confidence: np.ndarray
+    first_name: np.ndarray
+    buckets: np.ndarray
+    said: np.ndarray
+
+    def present(self) -> np.ndarray:
+        """bool[m, N_EXPERTS]: who has something to say."""
+        there = np.ones((len(self.concept), N_EXPERTS), dtype=np.bool_)
+        there[:, FIRST_LEVEL:NAMES] = self.buckets != counts.ABSENT
+        there[:, NAMES] = self.first_name != names.N_SLOTS
+        return there
+
+
+def confidence_step(top: np.ndarray) -> np.ndarray:
+    """int64[m]: step of the net's probability of its first choice, float[m]."""
+    return np.minimum((top * N_CONFIDENCE).astype(np.int64), N_CONFIDENCE - 1)
+
+
+def first_name(slots: np.ndarray) -> np.ndarray:
+    """int64[m]: which row of `by_names` holds, from `slots` uint8[m, N_OFFERED]."""
+    return np.where(slots[:, 0] == names.NOTHING, names.N_SLOTS, slots[:, 0]).astype(np.int64)
+
+
+@compiled
+def weigh(level, concept_row, confidence_row, names_row, buckets, has_names, weights):  # pragma: no cover - compiled
+    """Weights float64[N_EXPERTS] in force at one position; they sum to 1."""
+    top = -np.inf
+    for e in range(N_EXPERTS):
+        x = concept_row[e] + confidence_row[e] + names_row[e]
+        if FIRST_LEVEL <= e < NAMES:
+            b = buckets[e - FIRST_LEVEL]
+            x = x + level[e - FIRST_LEVEL, b] if b != counts.ABSENT else -np.inf
+        if e == NAMES and not has_names:
+            x = -np.inf
+        weights[e] = x
+        top = max(top, x)
+    total = 0.0
+    for e in range(N_EXPERTS):
+        weights[e] = np.exp(weights[e] - top)
+        total += weights[e]
+    for e in range(N_EXPERTS):
+        weights[e] /= total
+
+
+@compiled
+def _mix_targets(
+    level, by_concept, by_confidence, by_names, concept, confidence, first, buckets, said, out
+):  # pragma: no cover - compiled
+    weights = np.zeros(N_EXPERTS)
+    for i in range(len(concept)):
+        weigh(
+            level, by_concept[concept[i]], by_confidence[confidence[i]], by_names[first[i]], buckets[i],
+            first[i] != names.N_SLOTS, weights,
+        )  # fmt: skip
+        p = 0.0
+        for e in range(N_EXPERTS):
+            p += weights[e] * said[i, e]
+        out[i] = p

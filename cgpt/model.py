@@ -13,7 +13,7 @@ A model folder is data: JSON, safetensors, the ontology and the router. `load` o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ import numpy as np
 from cgpt import lexer, mixing
 from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
-from cgpt.mixer import CORPUS_STEPS, FILE_STEPS, Mixer
+from cgpt.mixer import FIRST_LEVEL, N_EXPERTS, NAMES, Mixer
 from cgpt.nets import Nets
 from cgpt.reads import Alphabet, FileView
 from cgpt.score import FileScore, Score, read_paths, score_files
@@ -33,10 +33,9 @@ from ontology.io import read_json
 from ontology.routers import Router
 from ontology.schema import Ontology
 
-FORMAT = "constructible-cgpt/1"
+FORMAT = "constructible-cgpt/2"
 HERE = Path(__file__).parent / "ontologies" / "python"
 _CHUNK_ROWS = 512
-_CORPUS_STEPS, _FILE_STEPS = np.array(CORPUS_STEPS), np.array(FILE_STEPS)
 
 
 class LanguageModel(Protocol):
@@ -72,17 +71,17 @@ class Source:
 class Position:
     """Everything about the prediction at one boundary of a file.
 
-    `distribution` float64[V]; `parts` float64[5] weight of each of `mixing.SOURCES`; `level_weights`
+    `distribution` float64[V]; `parts` float64[5] weight of each of `mixing.SOURCES`; `weights` float64[N_EXPERTS] that
+    of each expert of the mixer, of which `level_weights`
     float64[N_ALL_LEVELS]; the followers of level l are `entry_tokens[starts[l]:starts[l+1]]` with `entry_shares`;
     `low` and `high` are the corpus levels' slices of the index.
     """
 
     boundary: int
     concept: int
-    bucket: int
     corpus_match: int
     file_depth: int
-    mix: np.ndarray
+    weights: np.ndarray
     distribution: np.ndarray
     parts: np.ndarray
     level_weights: np.ndarray
@@ -135,17 +134,10 @@ class ConstructedLM(_Routed):
         self.nets = Nets.load(folder / "nets.safetensors") if config["nets"] else None
         try:
             self.mixer = Mixer.from_json(read_json(folder / "mixer.json"))
-            ladder = read_json(folder / "ladder.json")
-            self.escape_counts = np.array(ladder["escape_counts"], dtype=np.float64)
-            self.escape_refined = np.array(ladder["escape_refined"], dtype=np.float64)
             self.rank_weights = np.array(read_json(folder / "names.json")["weights"], dtype=np.float64)
-            if self.nets is not None:
-                # The share for tokens a net cannot say, as measured on files that it did not learn from.
-                outside = np.array(read_json(folder / "outside.json")["outside"], dtype=np.float64)
-                self.nets = replace(self.nets, outside=outside)
         except (KeyError, TypeError, ValueError) as error:
             raise ConstructibleError(
-                f"mixer.json, ladder.json, names.json or outside.json is not what a build writes ({error!r}).",
+                f"mixer.json or names.json is not what a build writes ({error!r}).",
                 fix="build the model again", file=folder,
             ) from error  # fmt: skip
         self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])
@@ -161,24 +153,12 @@ class ConstructedLM(_Routed):
         table = read_json(self.folder / "sources.json")
         return [Source(*row) for row in table["files"]]
 
-    @cached_property
-    def _outside_unigram(self) -> np.ndarray:
-        """float64[M + 1, V]: how each net spreads its share for other tokens; the last row is all zeros."""
-        n_modules = len(self.nets.concepts) if self.nets else 0
-        table = np.zeros((n_modules + 1, len(self.unigram)))
-        for m in range(n_modules):
-            assert self.nets is not None
-            table[m] = outside_unigram(self.unigram, self.nets.vocabulary(m))
-        return table
-
-    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-        """(logits, own tokens, share for others, how it is spread) of the net in charge; empty where there is none."""
+    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the net in charge says, as `Nets.powers`; float32[rows, 0] where there is none."""
         m = int(self.net_of[concept])
         if self.nets is None or m < 0:
-            return np.zeros((len(reads), 0), np.float32), np.zeros(0, np.int32), 0.0, self._outside_unigram[-1]
-        return (
-            self.nets.logits(m, reads), self.nets.vocabulary(m), float(self.nets.outside[m]), self._outside_unigram[m],
-        )  # fmt: skip
+            return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
+        return self.nets.powers(m, reads)
 
     def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
         """Score one file: float64 bits of every token and of its end, each from what stands to its left."""
@@ -188,24 +168,21 @@ class ConstructedLM(_Routed):
         at = self.concepts_at(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
         for concept, rows in by_concept(at):
-            p, b, _, _ = self.score_rows(view, concept, rows)
+            p, b, _ = self.score_rows(view, concept, rows)
             probability[rows], best[rows] = p, b
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
 
-    def score_rows(
-        self, view: FileView, concept: int, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(probability of the target, most probable token, bucket, weights of the sources) at boundaries `rows`."""
-        logits, own_ids, outside, spread = self._net(concept, view.reads[rows])
+    def score_rows(self, view: FileView, concept: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(probability of the target, most probable token, weights of the sources) at boundaries `rows`."""
+        powers, total = self._net(concept, view.reads[rows])
         probability, best = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-        buckets, parts = np.zeros(len(rows), dtype=np.int64), np.zeros((len(rows), len(mixing.SOURCES)))
+        parts = np.zeros((len(rows), len(mixing.SOURCES)))
         mixing.score_rows(
             *self.index.arrays(), view.history, view.previous, view.offered, view.slots, rows,
-            self.mixer.weights[concept], _CORPUS_STEPS, _FILE_STEPS, self.escape_counts, self.escape_refined,
-            self.unigram, logits, own_ids, outside, spread, self.rank_weights, probability, best, buckets, parts,
+            *self.mixer.tables(concept), self.unigram, powers, total, self.rank_weights, probability, best, parts,
         )  # fmt: skip
-        return probability, best, buckets, parts
+        return probability, best, parts
 
     def next_distribution(self, view: FileView) -> np.ndarray:
         """float64[V]: distribution of the token after what `view` has read."""
@@ -216,7 +193,7 @@ class ConstructedLM(_Routed):
         from cgpt import counts
 
         concept = int(self.router.route(view.fields[boundary : boundary + 1])[0])
-        logits, own_ids, outside, spread = self._net(concept, view.reads[boundary : boundary + 1])
+        powers, total = self._net(concept, view.reads[boundary : boundary + 1])
         buckets = np.zeros(N_ALL_LEVELS, dtype=np.uint8)
         starts = np.zeros(N_ALL_LEVELS + 1, dtype=np.int64)
         low, high = np.zeros(N_LEVELS, dtype=np.int64), np.zeros(N_LEVELS, dtype=np.int64)
@@ -233,21 +210,14 @@ class ConstructedLM(_Routed):
             room = 2 * needed
         file_depth = int((buckets[N_LEVELS:] != counts.ABSENT).sum())
         slots, offered = view.slots[boundary], view.offered[boundary]
-        bucket = mixing.mix_bucket(longest, file_depth, slots[0] != 255, _CORPUS_STEPS, _FILE_STEPS)
-        out, parts = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES))
-        level_weights = np.zeros((2, N_ALL_LEVELS))
-        mix = self.mixer.weights[concept, bucket]
+        out, parts, weights = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES)), np.zeros(N_EXPERTS)
         mixing.mix_one(
-            mix, self.escape_counts, self.escape_refined, buckets, starts, entry_tokens, entry_shares, self.unigram,
-            logits[0], own_ids, outside, spread, offered, slots, self.rank_weights, level_weights, out, parts,
+            *self.mixer.tables(concept), buckets, starts, entry_tokens, entry_shares, self.unigram, powers[0],
+            total[0], offered, slots, self.rank_weights, weights, out, parts,
         )  # fmt: skip
-        net = None
-        if len(own_ids):
-            net = outside * spread
-            powers = np.exp((logits[0] - logits[0].max()).astype(np.float64))
-            net[own_ids] += (1.0 - outside) * powers / powers.sum()
+        net = powers[0] / total[0] if powers.size else None
         return Position(
-            boundary, concept, int(bucket), int(longest), file_depth, mix, out, parts, level_weights.sum(0), buckets,
+            boundary, concept, int(longest), file_depth, weights, out, parts, weights[FIRST_LEVEL:NAMES], buckets,
             starts, entry_tokens[:needed], entry_shares[:needed], low, high, net,
         )  # fmt: skip
 
@@ -297,9 +267,8 @@ class ConstructedLM(_Routed):
 
     @property
     def table_entries(self) -> int:
-        """Entries of the corpus index, the ladder, the mixer and the names' ranks."""
-        small = self.escape_counts.size + self.escape_refined.size + self.mixer.weights.size + self.rank_weights.size
-        return self.index.n_entries + small
+        """Entries of the corpus index, the mixer and the names' ranks."""
+        return self.index.n_entries + self.mixer.entries + self.rank_weights.size
 
 
 class MonolithLM(_Routed):
@@ -367,11 +336,3 @@ def smoothed_unigram(unigram: np.ndarray) -> np.ndarray:
     """float64[V] from counts int64[V]: add one half, with 2 % spread evenly. No token is impossible."""
     p = (unigram + 0.5) / (unigram + 0.5).sum()
     return 0.98 * p + 0.02 / len(unigram)
-
-
-def outside_unigram(unigram: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """float64[V]: the unigram restricted to tokens outside of `own`, summing to 1 (all zeros if none is outside)."""
-    p = unigram.copy()
-    p[own] = 0.0
-    total = p.sum()
-    return p / total if total > 0.0 else p

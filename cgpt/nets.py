@@ -1,16 +1,17 @@
 """The neural part: one small network per concept at the cut, all trained together in one batched call.
 
 A network is handed the declared reads of its concept and nothing else. It is what its own situation needs on top of
-four modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
-token means in the place of each read), `answer_projection` and `output_embeddings`.
+five modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
+token means in the place of each read), `answer_projection`, `output_embeddings` and `output_bias`.
 
     x = sum over its reads of own_gate[read] * (token_embeddings[token there] @ read_projection[read])   [hidden]
     h = silu(x + own_bias)                                                                               [hidden]
     y = h @ (answer_projection + own_answer) + own_answer_bias                                           [d_out]
-    logits = y @ output_embeddings[own tokens] + own_token_bias                                          [own tokens]
+    logits = y @ output_embeddings + output_bias                                                         [V]
 
-A read that is not declared has no term in the sum. A network answers with the tokens that did occur in its situation;
-a small measured share is kept for all others. Training runs through `kernels`; using a model needs numpy alone.
+A read that is not declared has no term in the sum. Every network may answer with every token: a vocabulary and a bias
+of its own for each made routing lose (docs/experiments/nets.md). Training runs through `kernels`; using a model needs
+numpy alone.
 """
 
 from __future__ import annotations
@@ -29,30 +30,27 @@ from ontology.io import load_tensors, save_tensors
 if TYPE_CHECKING:
     import torch
 
-MIN_COUNT = 2
-"""A token belongs to a concept's own vocabulary if it came this often there in training."""
-
 
 @dataclass(frozen=True)
 class NetShape:
     """Sizes that all networks of a cut share, and how they are trained; see docs/experiments/nets.md."""
 
-    d_in: int = 32
+    d_in: int = 48
     hidden: int = 256
     d_out: int = 64
     learning_rate: float = 8e-3
-    own_rate: float = 0.25
-    """Learning rate of a network's own parameters by that of the shared ones: they see a fraction of each batch."""
+    own_rate: float = 0.3
+    """Learning rate of a network's own parameters, gates aside, by that of the shared ones."""
     beta2: float = 0.999
     """Adam's memory of squared gradients; a short one turns the tiny gradients of rare tokens into full steps."""
     batch_rows: int = 1024
 
 
 OWN = ("gate", "b1", "w2", "b2")
-SHARED = ("embeddings", "w1", "w2_shared", "output")
+SHARED = ("embeddings", "w1", "w2_shared", "output", "bias")
 SHARED_NAMES = {
     "embeddings": "token_embeddings", "w1": "read_projection", "w2_shared": "answer_projection",
-    "output": "output_embeddings",
+    "output": "output_embeddings", "bias": "output_bias",
 }  # fmt: skip
 
 
@@ -61,9 +59,8 @@ class Nets:
     """Networks of M concepts; R = N_READS, V tokens, H hidden.
 
     Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
-    `w2_shared` [H, d_out], `output` [V, d_out]; own `gate` [M, R], `b1` [M, H], `w2` [M, H, d_out], `b2` [M, d_out];
-    own vocabularies in CSR form `offsets` int64[M + 1], `ids` int32, with `bias` per entry; `outside` float64[M] is the
-    share kept for tokens that never came there.
+    `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V]; own `gate` [M, R], `b1` [M, H], `w2` [M, H, d_out],
+    `b2` [M, d_out].
     """
 
     concepts: tuple[str, ...]
@@ -77,31 +74,28 @@ class Nets:
     w2: np.ndarray
     b2: np.ndarray
     bias: np.ndarray
-    offsets: np.ndarray
-    ids: np.ndarray
-    outside: np.ndarray
-
-    def vocabulary(self, m: int) -> np.ndarray:
-        """Token ids int32 that network m can answer with, ascending."""
-        return self.ids[self.offsets[m] : self.offsets[m + 1]]
 
     def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
-        """float32[rows, own tokens] from `reads` uint16[rows, R]; undeclared columns are not touched."""
+        """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
         columns = np.flatnonzero(self.declared[m])
         w1 = (self.gate[m, columns, None, None] * self.w1[columns]).reshape(-1, self.w1.shape[2])
         x = self.embeddings[reads[:, columns]].reshape(len(reads), -1) @ w1 + self.b1[m]
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         y = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
-        return y @ self.output[self.vocabulary(m)].T + self.bias[self.offsets[m] : self.offsets[m + 1]]
+        return y @ self.output.T + self.bias
+
+    def powers(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
+        powers = self.logits(m, reads)
+        powers -= powers.max(1, keepdims=True)
+        np.exp(powers, out=powers)
+        return powers, powers.sum(1, dtype=np.float64)
 
     def read_shares(self, m: int, reads: np.ndarray, token: int) -> dict[str, float]:
         """How far each read moved the logit of `token`, to first order (gradient times input): {read: logit change}.
 
-        `reads` uint16[R] of one position. Tokens outside the own vocabulary give no shares.
+        `reads` uint16[R] of one position.
         """
-        place = int(np.searchsorted(self.vocabulary(m), token))
-        if place >= len(self.vocabulary(m)) or self.vocabulary(m)[place] != token:
-            return {}
         columns = np.flatnonzero(self.declared[m])
         terms = np.einsum("rd,rdh->rh", self.embeddings[reads[columns]], self.w1[columns]) * self.gate[m, columns, None]
         x = terms.sum(0) + self.b1[m]
@@ -112,8 +106,7 @@ class Nets:
 
     def own_parameters(self, m: int) -> int:
         """Trained numbers that belong to network m alone."""
-        own_tokens = int(self.offsets[m + 1] - self.offsets[m])
-        return int(self.declared[m].sum()) + sum(getattr(self, name)[m].size for name in OWN[1:]) + own_tokens
+        return int(self.declared[m].sum()) + sum(getattr(self, name)[m].size for name in OWN[1:])
 
     @property
     def shared_parameters(self) -> dict[str, int]:
@@ -184,17 +177,11 @@ class NetTrainer:
         self.rows_per_step = shape.batch_rows
         self._fraction = 0.0
         n_modules, n_reads = declared.shape
-        counts = np.zeros((n_modules, vocab_size), dtype=np.int64)
-        np.add.at(counts, (examples.module, examples.targets), 1)
-        own = [np.flatnonzero(row >= MIN_COUNT).astype(np.int32) for row in counts]
-        # A concept that was hardly ever in charge still answers with something: the separator.
-        own = [ids if len(ids) else np.zeros(1, dtype=np.int32) for ids in own]
-        self.vocabulary = kernels.Vocabulary.of([torch.from_numpy(ids) for ids in own], vocab_size)
-        kept = np.array([counts[m, ids].sum() for m, ids in enumerate(own)])
-        total = counts.sum(1)
-        # Krichevsky-Trofimov estimate of how often a token from outside comes; never 0.
-        self.outside = (total - kept + 0.5) / (total + 1.0)
-        bias = np.concatenate([np.log((counts[m, ids] + 0.5) / (total[m] + 1.0)) for m, ids in enumerate(own)])
+        counts = np.bincount(examples.targets, minlength=vocab_size) + 0.5
+        bias = np.log(counts / counts.sum())
+        # One vocabulary for all networks: to the output layer they are one module.
+        self.vocabulary = kernels.Vocabulary.own([vocab_size])
+        self._everyone = kernels.route(torch.zeros(shape.batch_rows, dtype=torch.int64), n_modules=1)
 
         generator = torch.Generator().manual_seed(seed)
 
@@ -220,7 +207,7 @@ class NetTrainer:
             torch.from_numpy(bias).float(),
         ]
         self._rule = kernels.AdamRule(beta1=0.9, beta2=shape.beta2, eps=1e-8)
-        self._own_state = kernels.AdamState.of(self._own)
+        self._gate_state, self._own_state = kernels.AdamState.of(self._own[:1]), kernels.AdamState.of(self._own[1:])
         self._shared_states = [kernels.AdamState.of([p[None]]) for p in self._shared]
         self._declared = torch.from_numpy(declared)
 
@@ -240,29 +227,30 @@ class NetTrainer:
 
         rows = np.random.default_rng((self.seed, index)).integers(0, len(self.examples.targets), self.rows_per_step)
         module = torch.from_numpy(self.examples.module[rows].astype(np.int64))
-        targets = self.vocabulary.locate(module, torch.from_numpy(self.examples.targets[rows].astype(np.int64)))
-        inside = targets >= 0
-        if not bool(inside.any()):
-            return 0.0
-        module, targets = module[inside], targets[inside]
-        reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))[inside]
+        targets = torch.from_numpy(self.examples.targets[rows].astype(np.int64))
+        reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))
         reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
         leaves = [p.requires_grad_() for p in (*self._own, *self._shared)]
         gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias = leaves
-        x = torch.nn.functional.embedding(reads, embeddings) * gate[module][:, :, None]
-        h = torch.nn.functional.silu(x.flatten(1) @ w1 + b1[module])
         plan = kernels.route(module, n_modules=len(self.concepts))
-        y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
-        loss = kernels.ragged_softmax_xent(y, targets, output, bias, self.vocabulary, plan).mean()
-        grads = torch.autograd.grad(loss, leaves)
+        with kernels.bfloat16_products():
+            x = torch.nn.functional.embedding(reads, embeddings) * gate[module][:, :, None]
+            h = torch.nn.functional.silu(x.flatten(1) @ w1 + b1[module])
+            y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
+            loss = kernels.ragged_softmax_xent(
+                y, targets, output, bias, self.vocabulary, self._everyone, precision="bfloat16"
+            ).mean()
+            grads = torch.autograd.grad(loss, leaves)
         for p in leaves:
             p.requires_grad_(False)
         n_own, rate = len(self._own), self._rate()
         grads[n_own][-1] = 0.0
-        kernels.adam_step_(
-            self._own, list(grads[:n_own]), self._own_state, rate * self.shape.own_rate,
-            active=plan.touched, rule=self._rule,
-        )  # fmt: skip
+        for part, state, share in (
+            (slice(0, 1), self._gate_state, 1.0), (slice(1, n_own), self._own_state, self.shape.own_rate),
+        ):  # fmt: skip
+            kernels.adam_step_(
+                self._own[part], list(grads[part]), state, rate * share, active=plan.touched, rule=self._rule
+            )
         for p, grad, state in zip(self._shared, grads[n_own:], self._shared_states, strict=True):
             kernels.adam_step_([p[None]], [grad[None]], state, rate, rule=self._rule)
         return float(loss.detach())
@@ -270,7 +258,8 @@ class NetTrainer:
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {f"own_{k}": p for k, p in enumerate(self._own)}
         named |= {f"shared_{k}": p for k, p in enumerate(self._shared)}
-        states = [("own", self._own_state), *((f"shared_{k}", s) for k, s in enumerate(self._shared_states))]
+        states = [("gate", self._gate_state), ("own", self._own_state)]
+        states += [(f"shared_{k}", state) for k, state in enumerate(self._shared_states)]
         for label, state in states:
             named |= {f"{label}_first_{k}": t for k, t in enumerate(state.first)}
             named |= {f"{label}_second_{k}": t for k, t in enumerate(state.second)}
@@ -293,11 +282,8 @@ class NetTrainer:
         own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
         own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
         embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
-        ids = self.vocabulary.ids
-        assert ids is not None
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
-            output=output, bias=bias,
-            offsets=self.vocabulary.offsets.numpy().copy(), ids=ids.numpy().copy(), outside=self.outside, **own,
+            output=output, bias=bias, **own,
         )  # fmt: skip

@@ -39,9 +39,9 @@ def _nets(folder: Path) -> float:
     names = nets["concept_names"].tobytes().decode().split("\n")
     _, d_in, hidden = nets["w1"].shape
     d_out = nets["w2_shared"].shape[1]
-    reads, vocabulary = nets["declared"].sum(1), np.diff(nets["offsets"])
+    reads, vocabulary = nets["declared"].sum(1), len(nets["output"])
     each = 2.0 * (reads * d_in * hidden + hidden * d_out + d_out * vocabulary)
-    positions = np.array(mixer["positions"], dtype=np.float64).reshape(len(mixer["concepts"]), -1).sum(1)
+    positions = np.array(mixer["positions"], dtype=np.float64)
     of = np.array([each[names.index(owner[concept])] for concept in mixer["concepts"]])
     return float((of * positions).sum() / positions.sum()) if positions.sum() else float(each.mean())
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.corpus import SourceFile
+from cgpt.mixer import NET
 from cgpt.model import FORMAT, ConstructedLM, MonolithLM, load
 from cgpt.score import FileScore
 from eval.budgets import Budget, measured_budget
@@ -213,9 +214,9 @@ def open_nets_only(name: str, folder: Path) -> EvalModel:
     model = load(folder)
     if not isinstance(model, ConstructedLM) or model.nets is None:
         raise UsageError("this model has no nets to be taken alone.", fix="give a cut with nets", file=folder)
-    weights = np.zeros_like(model.mixer.weights)
-    weights[:, :, model.mixer.experts.index("net")] = 1.0
-    model.mixer = replace(model.mixer, weights=weights)
+    by_concept = np.full_like(model.mixer.by_concept, -np.inf)
+    by_concept[:, NET] = 0.0
+    model.mixer = replace(model.mixer, by_concept=by_concept)
     opened = Ours(name, model)
     opened.abilities -= {"explain"}
     return opened

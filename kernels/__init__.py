@@ -20,6 +20,7 @@ _HOME = {
     "adam_step_": "kernels.api",
     "AdamRule": "kernels.adam",
     "AdamState": "kernels.adam",
+    "bfloat16_products": "kernels.precision",
     "train_step_": "kernels.api",
     "explain": "kernels.backends",
     "use_backend": "kernels.backends",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from kernels.cnn import module_cnn as module_cnn
     from kernels.plan import Plan as Plan
     from kernels.plan import route as route
+    from kernels.precision import bfloat16_products as bfloat16_products
     from kernels.stacking import MLPStack as MLPStack
     from kernels.stacking import stack as stack
     from kernels.stacking import unstack as unstack

@@ -7,18 +7,19 @@ touches nothing else of that size. If it would take more than SAVE_BYTES in all,
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels.plan import Plan
+from kernels.precision import bfloat16_products
 from kernels.torch_backend import sort_rows, unsort_rows
 from kernels.vocabulary import Vocabulary
 
 SAVE_BYTES = 1 << 29
+BLOCK_ROWS = 256
 # (logits, bias, targets, loss [R], low) -> softmax minus one-hot; may use the logits up, writes the loss
 Pass = Callable[[Tensor, Tensor | None, Tensor, Tensor, bool], Tensor]
 
@@ -49,21 +50,6 @@ def numba_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tenso
     return excess
 
 
-@contextlib.contextmanager
-def _products(low: bool, device: torch.device) -> Iterator[None]:
-    """Let the CPU's products of float32 tensors round their operands to bfloat16 (AMX); sums stay in float32."""
-    if not low or device.type != "cpu":
-        yield
-        return
-    settings: Any = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    before = settings.fp32_precision
-    settings.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
-
-
 def _logits(hidden: Tensor, table: Tensor, low: bool) -> Tensor:
     if low and hidden.device.type != "cpu":
         return torch.mm(hidden.bfloat16(), table.bfloat16().T, out_dtype=torch.float32)
@@ -71,12 +57,12 @@ def _logits(hidden: Tensor, table: Tensor, low: bool) -> Tensor:
 
 
 def _busy(vocabulary: Vocabulary, plan: Plan) -> list[tuple[slice, slice]]:
-    """(positions, vocabulary entries) of each module with rows."""
+    """(positions, vocabulary entries) of each module with rows, in blocks whose logits stay near the cache."""
     starts, offsets = vocabulary.host_offsets(), plan.host_offsets()
     return [
-        (slice(offsets[m], offsets[m + 1]), slice(starts[m], starts[m + 1]))
+        (slice(row, min(row + BLOCK_ROWS, offsets[m + 1])), slice(starts[m], starts[m + 1]))
         for m in range(plan.n_modules)
-        if offsets[m + 1] > offsets[m]
+        for row in range(offsets[m], offsets[m + 1], BLOCK_ROWS)
     ]
 
 
@@ -102,7 +88,7 @@ def losses(
     if keep and cells * (2 if low else hidden.element_size()) <= SAVE_BYTES:
         kept = []
     loss = hidden.new_empty(hidden.shape[0])
-    with _products(low, hidden.device):
+    with bfloat16_products(low and hidden.device.type == "cpu"):
         for rows, span in busy:
             logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
             excess = one_pass(logits, None if bias is None else bias[span], targets[rows], loss[rows], low)
@@ -136,7 +122,7 @@ def gradients(
     factors = torch.cat(columns, 1).to(kind) if columns else None
     narrow = output.to(kind)
     width = hidden.shape[1] if need_output else 0
-    with _products(low, hidden.device):
+    with bfloat16_products(low and hidden.device.type == "cpu"):
         for i, (rows, span) in enumerate(_busy(vocabulary, plan)):
             if kept is None:
                 logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
@@ -150,9 +136,9 @@ def gradients(
                 continue
             product = torch.mm(excess.T, factors[rows])
             if d_bias is not None:
-                d_bias[span] = product[:, width]
+                d_bias[span] += product[:, width]
             if d_output is not None and vocabulary.ids is None:
-                d_output[span] = product[:, :width]
+                d_output[span] += product[:, :width]
             elif d_output is not None and vocabulary.ids is not None:
                 d_output.index_add_(0, vocabulary.ids[span], product[:, :width].to(output.dtype))
     return d_hidden, d_output, d_bias

@@ -40,14 +40,13 @@ def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
         shares = inner.nets.read_shares(m, view.reads[boundary], target) if m >= 0 else {}
         columns = np.array([READS.index(name) for name in shares], dtype=np.int64)
         if len(columns) < STEPS[-1]:
-            continue  # too few reads, or a token outside the net's own vocabulary
+            continue  # too few reads
         ranked = columns[np.argsort(-np.array(list(shares.values())), kind="stable")]
-        place = int(np.searchsorted(inner.nets.vocabulary(m), target))
         orders = [ranked, *(rng.permutation(columns) for _ in range(RANDOM_ORDERS))]
-        whole = bits_without(inner.nets, m, view.reads[boundary], place, [[]])[0]
-        empty = bits_without(inner.nets, m, view.reads[boundary], place, [columns.tolist()])[0]
-        deleted = [bits_without(inner.nets, m, view.reads[boundary], place, [o[:k] for k in STEPS]) for o in orders]
-        inserted = [bits_without(inner.nets, m, view.reads[boundary], place, [o[k:] for k in STEPS]) for o in orders]
+        whole = bits_without(inner.nets, m, view.reads[boundary], target, [[]])[0]
+        empty = bits_without(inner.nets, m, view.reads[boundary], target, [columns.tolist()])[0]
+        deleted = [bits_without(inner.nets, m, view.reads[boundary], target, [o[:k] for k in STEPS]) for o in orders]
+        inserted = [bits_without(inner.nets, m, view.reads[boundary], target, [o[k:] for k in STEPS]) for o in orders]
         sums["positions"] += 1
         sums["all"] += empty - whole
         sums["deleted_ranked"] += float(np.mean(deleted[0])) - whole
@@ -62,7 +61,7 @@ def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
         yield Measured({"positions": 0.0})
 
 
-def bits_without(nets: Any, m: int, reads: np.ndarray, place: int, removed: list[Any]) -> np.ndarray:
+def bits_without(nets: Any, m: int, reads: np.ndarray, target: int, removed: list[Any]) -> np.ndarray:
     """float64[len(removed)]: bits net m gives its own token number `place` with each set of read columns taken away
     (they read "nothing")."""
     nothing = len(nets.output)  # the code after the last token: see cgpt.reads.vocabulary_size

@@ -49,24 +49,21 @@ def replaced_net(model: ConstructedLM, concept: str) -> ConstructedLM:
     """The model with all that the concept's net owns replaced by other numbers."""
     assert model.nets is not None
     m = int(model.net_of[model.concepts.index(concept)])
-    own = slice(*model.nets.offsets[m : m + 2])
     random = np.random.default_rng(1)
-    changed = {name: np.array(getattr(model.nets, name)) for name in (*OWN, "bias", "outside")}
-    for name in (*OWN, "outside"):
+    changed = {name: np.array(getattr(model.nets, name)) for name in OWN}
+    for name in OWN:
         changed[name][m] = random.uniform(0.1, 0.9, changed[name][m].shape)
-    changed["bias"][own] = random.uniform(-1.0, 1.0, own.stop - own.start)
     other = copy.copy(model)
     other.nets = replace(model.nets, **changed)
     return other
 
 
 def replaced_mixer_row(model: ConstructedLM, concept: str) -> ConstructedLM:
-    weights = model.mixer.weights.copy()
-    weights[model.concepts.index(concept)] = np.random.default_rng(2).dirichlet(
-        np.ones(weights.shape[2]), weights.shape[1]
-    )
+    by_concept = model.mixer.by_concept.copy()
+    row = by_concept[model.concepts.index(concept)]
+    row[:] = np.random.default_rng(2).normal(size=len(row))
     other = copy.copy(model)
-    other.mixer = replace(model.mixer, weights=weights)
+    other.mixer = replace(model.mixer, by_concept=by_concept)
     return other
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt import counts, ladder
+from cgpt import counts
 from cgpt.index import HEAVY, LEVELS, N_LEVELS, CorpusIndex
 
 VOCAB = 12
@@ -132,41 +132,20 @@ def test_file_levels_are_the_most_recent_counts(typed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(files, st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=20), st.integers(0, 2**31))
-def test_the_ladder_is_a_distribution_and_both_forms_agree(documents, typed, seed):
+@given(files, st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=20))
+def test_target_and_whole_levels_agree(documents, typed):
+    """The counts that the mixer learns from are those that predictions are made of."""
     index = CorpusIndex.build(joined(documents), VOCAB)
     history = np.array([0, *typed], dtype=np.uint16)
     previous = file_index(history)
-    random = np.random.default_rng(seed)
-    escape = random.uniform(0.01, 0.99, (counts.N_ALL_LEVELS, counts.N_BUCKETS))
-    base = random.dirichlet(np.ones(VOCAB))
     for i in range(1, len(history)):
-        buckets, starts, tokens, shares, _ = levels_at(index, history, previous, i)
-        rest, weights = ladder.level_weights(buckets, escape)
-        assert abs(rest + weights.sum() - 1.0) < 1e-12
-        dense = rest * base
-        ladder.spread(dense, starts, tokens, shares, weights)
-        assert abs(dense.sum() - 1.0) < 1e-9
+        buckets, starts, tokens, shares, longest = levels_at(index, history, previous, i)
         row_buckets = np.zeros((1, counts.N_ALL_LEVELS), dtype=np.uint8)
         row_shares = np.zeros((1, counts.N_ALL_LEVELS), dtype=np.float32)
         match = np.zeros(1, dtype=np.int32)
         counts.target_levels(*index.arrays(), history, previous, i, i + 1, row_buckets, row_shares, match)
-        assert (row_buckets[0] == buckets).all()
-        target = int(history[i])
-        climbed = ladder.climb(base[[target]], row_buckets, row_shares, escape)[0]
-        assert abs(climbed - dense[target]) < 1e-6
-
-
-def test_fitted_escapes_make_the_targets_more_probable():
-    random = np.random.default_rng(0)
-    buckets = random.integers(0, 6, (2000, counts.N_ALL_LEVELS)).astype(np.uint8)
-    buckets[random.random(buckets.shape) < 0.3] = counts.ABSENT
-    # Levels whose bucket is even are often right, the others never.
-    shares = np.where(buckets % 2 == 0, random.random(buckets.shape), 0.0).astype(np.float32)
-    base = np.full(2000, 0.01)
-    escape = ladder.fit_escape(base, buckets, shares)
-    assert ((escape > 0) & (escape < 1)).all()
-    flat = np.full_like(escape, 0.5)
-    fitted, before = (np.log(ladder.climb(base, buckets, shares, e)).mean() for e in (escape, flat))
-    assert fitted > before + 0.1
-    assert escape[-1, 1] > 0.9 > escape[-1, 0]
+        assert (row_buckets[0] == buckets).all() and match[0] == longest
+        for level in range(counts.N_ALL_LEVELS):
+            part = slice(starts[level], starts[level + 1])
+            said = shares[part][tokens[part] == history[i]].sum()
+            assert abs(said - (row_shares[0, level] if buckets[level] != counts.ABSENT else 0.0)) < 1e-6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ from cgpt.complete import complete
 from cgpt.corpus import SourceFile
 from cgpt.explain import Explainer, explain
 from cgpt.index import N_LEVELS
-from cgpt.mixer import Mixer
 from cgpt.model import ConstructedLM, load
-from cgpt.nets import Nets
+from cgpt.nets import OWN
 from cgpt.score import score_files
 from ontology.errors import ConstructibleError
 from ontology.io import write_json
@@ -112,21 +112,13 @@ def test_replacing_a_net_or_a_mixer_row_changes_its_own_situation_alone(
     concept = "after_statement_name"
     assert model.nets is not None
     m, c = model.nets.concepts.index(concept), model.concepts.index(concept)
-    changed = {name: np.array(getattr(model.nets, name)) for name in ("w2", "b1", "gate", "bias")}
-    for name in ("w2", "b1", "gate"):
+    changed = {name: np.array(getattr(model.nets, name)) for name in OWN}
+    for name in OWN:
         changed[name][m] += 0.5
-    changed["bias"][model.nets.offsets[m] : model.nets.offsets[m + 1]] += np.float32(0.25) * np.arange(
-        model.nets.offsets[m + 1] - model.nets.offsets[m], dtype=np.float32
-    )
-    Nets(**{**{k: getattr(model.nets, k) for k in Nets.__dataclass_fields__}, **changed}).save(
-        copy / "nets.safetensors"
-    )
-    weights = model.mixer.weights.copy()
-    weights[c] = np.roll(weights[c], 1, axis=-1)
-    write_json(
-        copy / "mixer.json",
-        Mixer(model.mixer.experts, model.mixer.concepts, weights, model.mixer.positions).as_json(),
-    )
+    replace(model.nets, **changed).save(copy / "nets.safetensors")
+    by_concept = model.mixer.by_concept.copy()
+    by_concept[c] = np.roll(by_concept[c], 1)
+    write_json(copy / "mixer.json", replace(model.mixer, by_concept=by_concept).as_json())
     other = load(copy)
     different = 0
     for file in unseen[:4]:
