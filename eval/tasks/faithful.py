@@ -62,7 +62,7 @@ def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
 
 
 def bits_without(nets: Any, m: int, reads: np.ndarray, target: int, removed: list[Any]) -> np.ndarray:
-    """float64[len(removed)]: bits net m gives its own token number `place` with each set of read columns taken away
+    """float64[len(removed)]: bits net m gives `target` with each set of read columns taken away
     (they read "nothing")."""
     nothing = len(nets.output)  # the code after the last token: see cgpt.reads.vocabulary_size
     rows = np.repeat(reads[None], len(removed), axis=0)
@@ -70,7 +70,7 @@ def bits_without(nets: Any, m: int, reads: np.ndarray, target: int, removed: lis
         row[np.asarray(columns, dtype=np.int64)] = nothing
     logits = nets.logits(m, rows).astype(np.float64)
     top = logits.max(1)
-    return (np.log(np.exp(logits - top[:, None]).sum(1)) + top - logits[:, place]) / np.log(2)
+    return (np.log(np.exp(logits - top[:, None]).sum(1)) + top - logits[:, target]) / np.log(2)
 
 
 DELETION = Task(

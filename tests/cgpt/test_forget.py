@@ -124,7 +124,6 @@ def test_tables_become_those_of_a_build_without_the_files(
     same_files(copy, never.folder, TABLES)
     same_files(copy, original.folder, {"nets.safetensors", "seen_by_nets.json"})
     assert (copy / "mixer.json").read_bytes() != (original.folder / "mixer.json").read_bytes()
-    assert (copy / "ladder.json").read_bytes() != (original.folder / "ladder.json").read_bytes()
     # The nets that saw them: those in charge somewhere in the two files, with the positions counted there.
     assert original.nets is not None
     expected: dict[str, int] = {}

@@ -283,9 +283,9 @@ def test_a_model_that_does_not_do_what_it_explains_is_found(models: Models, monk
     """The folder says one mixer, the running model uses another."""
     model = models.open("constructed")
     inner = model.model  # type: ignore[attr-defined]
-    weights = inner.mixer.weights.copy()
-    weights[:, :, [0, 1]] = weights[:, :, [1, 0]]
-    inner.mixer = dataclasses.replace(inner.mixer, weights=weights)
+    by_concept = inner.mixer.by_concept.copy()
+    by_concept[:, [0, 1]] = by_concept[:, [1, 0]]
+    inner.mixer = dataclasses.replace(inner.mixer, by_concept=by_concept)
     (example, *_) = load_tasks("replay")[0].load(Options(str(models.unseen)))
     (row,) = load_tasks("replay")[0].measure(model, example)
     assert row.values["replayed"] < 0.5 * row.values["positions"] and row.detail
