@@ -2,7 +2,7 @@
 
 `allowing` takes files out of the match index: their positions are no longer among the sorted ones, so counts, matches
 and the unigram are those of an index built without them (a test holds the two equal). What was *learned* from all
-files stays: the nets, the mixer's and the ladder's weights, the alphabet. A report names the nets' share as their own.
+files stays: the nets, the mixer's weights, the alphabet. A report names the nets' share as their own.
 
 `provenance` divides the probability of every generated token among what it rests on, exactly as the model adds it up:
 each corpus position that was counted, the file's own past, names in scope, the net, the unigram.
@@ -100,7 +100,6 @@ def allowing(model: ConstructedLM, licences: Sequence[str]) -> ConstructedLM:
     restricted = copy.copy(model)
     restricted.index = without_files(model.index, keep)
     restricted.unigram = smoothed_unigram(restricted.index.unigram)
-    restricted.__dict__.pop("_outside_unigram", None)  # made from the unigram when it is first asked for
     return restricted
 
 
