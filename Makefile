@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/constructible kernels bench
+	$(BIN)/constructible eval bench
+	$(BIN)/constructible eval leaderboard --write docs
+	$(BIN)/constructible eval report --out docs
 
 # A stamp is newer than what it was made from, so a second call installs nothing. The virtual environment is made
 # again only where it is missing or its interpreter no longer runs.

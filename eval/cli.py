@@ -219,3 +219,40 @@ def report(results: Path, out: Path) -> None:
 
     for path in write_post(results, out):
         click.echo(path)
+
+
+@eval_.command()
+@click.option("--train", default="stdlib:train", show_default=True, help="Corpus to build from.")
+@click.option("--test", default="stdlib:held-out", show_default=True, help="Files to score.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), multiple=True, default=(3.0,),
+              show_default=True, help="Budget of each build; give it several times for several budgets.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), help="Training steps instead of minutes.")
+@click.option("--cut", "cuts", multiple=True, default=("leaves",), show_default=True,
+              help="Cuts beside root, leaves and plain; several times for several.")  # fmt: skip
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--benchmarks", type=click.Path(file_okay=False, path_type=Path), help="Adds the task `lines`.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many examples per task.")
+@click.option(
+    "--models", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/bench"), show_default=True
+)
+@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/results/bench"),
+              show_default=True, help="Folder for raw results, below docs/results to be on the leaderboard.")  # fmt: skip
+def bench(
+    train: str, test: str, minutes: tuple[float, ...], steps: int | None, cuts: tuple[str, ...], seeds: int,
+    benchmarks: Path | None, limit: int | None, models: Path, results: Path,
+) -> None:  # fmt: skip
+    """Build constructed models, monoliths and tables at each budget and seed, and measure all of them. Takes hours.
+
+    The same command again resumes. Afterwards `eval leaderboard --write docs` and `eval report --out docs` make the
+    pages.
+    """
+    from eval.bench import Plan
+    from eval.bench import bench as run_bench
+
+    asked = f"--steps {steps}" if steps is not None else " ".join(f"--minutes {m:g}" for m in minutes)
+    command = " ".join(["constructible eval bench", f"--train {train} --test {test}", asked,
+                        *(f"--cut {cut}" for cut in cuts), f"--seeds {seeds}"])  # fmt: skip
+    plan = Plan(train, test, minutes, steps, cuts, seeds, models=models, results=results, benchmarks=benchmarks,
+                limit=limit)  # fmt: skip
+    for path in run_bench(plan, command):
+        click.echo(path)
