@@ -164,8 +164,6 @@ class Baseline:
     ) -> tuple[Float64[np.ndarray, "n+1"], Bool[np.ndarray, "n+1"]]:
         """Cost of each token of one file and of its end, each given only what stands to its left.
 
-        Windows overlap by half: a window's second half is scored, the first window whole.
-
         Args:
             ids: uint16[n], the file's tokens without `<end>`.
             batch_rows: windows per forward pass.
@@ -176,24 +174,35 @@ class Baseline:
         """
         import torch
 
-        inputs = np.concatenate([[END], ids]).astype(np.int64)
         targets = np.append(ids, END).astype(np.int64)
         bits, correct = np.empty(len(targets)), np.empty(len(targets), bool)
+        for places, logits in self.logit_blocks(ids, batch_rows):
+            right = torch.from_numpy(targets[places])
+            nats = torch.nn.functional.cross_entropy(logits, right, reduction="none")
+            bits[places] = nats.double().numpy() / math.log(2)
+            correct[places] = (logits.argmax(-1) == right).numpy()
+        return bits, correct
+
+    def logit_blocks(
+        self, ids: Integer[np.ndarray, "n"], batch_rows: int = 8
+    ) -> Iterator[tuple[Int64[np.ndarray, "k"], Any]]:
+        """Logits at every boundary of one file, block by block: (boundaries, float32 tensor [k, vocab_size]).
+
+        Windows overlap by half: a window's second half is scored, the first window whole.
+        """
+        import torch
+
+        inputs = np.concatenate([[END], ids]).astype(np.int64)
         spans = list(windows(len(inputs), self.context))
         length = min(len(inputs), self.context)
-        with torch.inference_mode():
-            for first in range(0, len(spans), batch_rows):
-                batch = spans[first : first + batch_rows]
-                rows = np.stack([inputs[start : start + length] for start, _ in batch])
+        for first in range(0, len(spans), batch_rows):
+            batch = spans[first : first + batch_rows]
+            rows = np.stack([inputs[start : start + length] for start, _ in batch])
+            with torch.inference_mode():
                 hidden = self.network.model(input_ids=torch.from_numpy(rows), use_cache=False).last_hidden_state
                 wanted = torch.cat([hidden[row, scored - start :] for row, (start, scored) in enumerate(batch)])
-                places = np.concatenate([np.arange(scored, start + length) for start, scored in batch])
                 logits = self.network.lm_head(wanted).float()
-                right = torch.from_numpy(targets[places])
-                nats = torch.nn.functional.cross_entropy(logits, right, reduction="none")
-                bits[places] = nats.double().numpy() / math.log(2)
-                correct[places] = (logits.argmax(-1) == right).numpy()
-        return bits, correct
+            yield np.concatenate([np.arange(scored, start + length) for start, scored in batch]), logits
 
     def next_log_probs(self, ids: Integer[np.ndarray, "n"]) -> Float64[np.ndarray, "vocab"]:
         """Natural log of the distribution after these tokens of a file: float64[vocab_size], sums to 1 as exp."""

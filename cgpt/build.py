@@ -21,7 +21,7 @@ from cgpt import fit_mixer, lexer
 from cgpt.corpus import Corpus, SourceFile
 from cgpt.data import TokenizedCorpus, choose_files, held_out_files, training_rows
 from cgpt.index import CorpusIndex
-from cgpt.model import FORMAT, HERE
+from cgpt.model import FORMAT, HERE, net_of_concept
 from cgpt.nets import Examples, Nets, NetShape, NetTrainer, declared_reads
 from cgpt.reads import Alphabet
 from cgpt.tokenizer import Tokenizer
@@ -281,11 +281,14 @@ class _Plan:
 
     def run_mixer(self, context: JobContext) -> None:
         """Learn on held-out files how far each expert is to be believed."""
-        nets = Nets.load(context.inputs["nets"] / "nets.safetensors") if self.cut.nets else None
+        says = None
+        if self.cut.nets:
+            nets = Nets.load(context.inputs["nets"] / "nets.safetensors")
+            says = fit_mixer.nets_say(nets, net_of_concept(tuple(self.router.concepts), nets, self._owner()))
         alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
         corpus = self._tokens(context)
         with context.progress.task("mixer"):
-            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, nets, self._owner())
+            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, says)
         fitted.save(context.folder)
         held_out = sorted(mark_of(self.corpus.files[i]) for i in np.flatnonzero(corpus.held_out))
         write_json(context.folder / "held_out.json", {"files": held_out})

@@ -37,6 +37,7 @@ for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
 @click.option("--vocab", type=click.IntRange(512, 65000), help="Size of the alphabet (default: 4096 or 8192).")
 @click.option("--parameters", type=click.IntRange(10_000), default=3_000_000, show_default=True,
               help="About how many parameters the transformer of the root cut has.")  # fmt: skip
+@click.option("--hidden", type=click.IntRange(8, 4096), help="Width of the nets' hidden layer (default: 256).")
 @click.option("--ontology", type=click.Path(path_type=Path), help="Your own ontology.yaml.")
 @click.option("--router", type=click.Path(path_type=Path), help="Your own router.py.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for finished work that several builds share.")
@@ -44,8 +45,8 @@ for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
     corpus: str, out: Path, minutes: float | None, steps: int | None, cut: str, seed: int, vocab: int | None,
-    parameters: int, ontology: Path | None, router: Path | None, store: Path | None, limit_mb: float | None,
-    as_json: bool,
+    parameters: int, hidden: int | None, ontology: Path | None, router: Path | None, store: Path | None,
+    limit_mb: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a model of CORPUS: a folder of .py files, a Parquet file, a hub dataset id, or `stdlib`.
 
@@ -54,6 +55,7 @@ def build(
     from cgpt.build import HERE, Recipe
     from cgpt.build import build as run_build
     from cgpt.corpus import read_corpus
+    from cgpt.nets import NetShape
     from ontology.environment import Ledger
     from ontology.fit import Budget
     from ontology.io import make_folder
@@ -63,6 +65,7 @@ def build(
     budget = Budget(steps=steps, minutes=3.0 if minutes is None and steps is None else minutes)
     recipe = Recipe(
         cut=cut, seed=seed, vocab_size=vocab, parameters=parameters,
+        shape=NetShape() if hidden is None else NetShape(hidden=hidden),
         ontology=ontology or HERE / "ontology.yaml", router=router or HERE / "router.py",
     )  # fmt: skip
     progress = Progress()

@@ -5,6 +5,7 @@ All of it is measured on held-out files, which neither the tables nor the nets h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from cgpt import counts, names
 from cgpt.data import TokenizedCorpus, views
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, NAMES, NET, UNIGRAM, Mixer, Positions, confidence_step, first_name
-from cgpt.model import by_concept, net_of_concept, smoothed_unigram
+from cgpt.model import by_concept, smoothed_unigram
 from cgpt.nets import Nets
-from cgpt.reads import Alphabet
+from cgpt.reads import Alphabet, FileView
 from ontology.io import write_json
 from ontology.routers import Router
 
@@ -39,6 +40,11 @@ class FittedMixing:
         write_json(folder / "mixer.json", {**self.mixer.as_json(), "held_out_bits": self.held_out_bits})
 
 
+NetSays = Callable[[FileView, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(a file, the concept in charge at each of its boundaries) -> float64[n + 1] each: what the neural part says of the
+token that came, and of its own first choice; 0 where it says nothing."""
+
+
 def net_probabilities(
     nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -53,13 +59,14 @@ def net_probabilities(
     return said, top
 
 
-def fit_mixing(
-    corpus: TokenizedCorpus,
-    alphabet: Alphabet,
-    router: Router,
-    nets: Nets | None,
-    owner: dict[str, str],
-) -> FittedMixing:
+def nets_say(nets: Nets, net_of: np.ndarray) -> NetSays:
+    """What these nets say; `net_of` as `net_of_concept` gives it."""
+    return lambda view, concept: net_probabilities(
+        nets, net_of, concept, view.reads[: view.n + 1], view.history[1 : view.n + 2]
+    )
+
+
+def fit_mixing(corpus: TokenizedCorpus, alphabet: Alphabet, router: Router, net: NetSays | None) -> FittedMixing:
     """Measure everything on the held-out files, against tables of the other files."""
     files = corpus.mixer_files()
     index = CorpusIndex.build(corpus.joined(~corpus.held_out), alphabet.n_tokens)
@@ -70,19 +77,20 @@ def fit_mixing(
         buckets, shares = np.zeros((n, counts.N_ALL_LEVELS), np.uint8), np.zeros((n, counts.N_ALL_LEVELS), np.float32)
         match = np.zeros(n, np.int32)
         counts.target_levels(*index.arrays(), view.history, view.previous, 1, n + 1, buckets, shares, match)
+        concept = router.route(view.fields[:n])
+        said, top = net(view, concept) if net is not None else (np.zeros(n), np.zeros(n))
         row = {
-            "buckets": buckets, "shares": shares, "reads": view.reads[:n].copy(),
-            "concept": router.route(view.fields[:n]), "targets": view.history[1 : n + 1].copy(),
-            "offered": view.offered[:n].copy(), "slots": view.slots[:n].copy(),
+            "buckets": buckets, "shares": shares, "concept": concept, "targets": view.history[1 : n + 1].copy(),
+            "offered": view.offered[:n].copy(), "slots": view.slots[:n].copy(), "net": said, "top": top,
         }  # fmt: skip
         for name, array in row.items():
             parts.setdefault(name, []).append(array)
-    start = Mixer.start(router.concepts, nets is not None)
+    start = Mixer.start(router.concepts, net is not None)
     if not files or sum(map(len, parts["targets"])) < MIN_POSITIONS:
         rank_weights = 1.0 / (1.0 + np.arange(names.N_SLOTS) % names.N_RANKS)
         return FittedMixing(rank_weights / rank_weights.sum(), start, {})
     data = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    targets, concept = data["targets"], data["concept"]
+    targets = data["targets"]
     rank_weights = names.fit_ranks(targets, data["offered"], data["slots"])
     said = np.zeros((len(targets), start.by_concept.shape[1]), dtype=np.float32)
     said[:, UNIGRAM] = unigram[targets]
@@ -90,14 +98,12 @@ def fit_mixing(
     p_names = np.zeros(len(targets))
     names.names_target(targets, unigram[targets], data["offered"], data["slots"], rank_weights, p_names)
     said[:, NAMES] = p_names
-    top = np.zeros(len(targets))
-    if nets is not None:
-        said[:, NET], top = net_probabilities(
-            nets, net_of_concept(tuple(router.concepts), nets, owner), concept, data["reads"], targets
-        )
-    seen = Positions(concept, confidence_step(top), first_name(data["slots"]), data["buckets"], said)
+    said[:, NET] = data["net"]
+    seen = Positions(
+        data["concept"], confidence_step(data["top"]), first_name(data["slots"]), data["buckets"], said
+    )  # fmt: skip
     mixer = start.fit(seen)
     bits = {"mixed": float(-np.log2(mixer.mix(seen)).mean())}
-    if nets is not None:
-        bits["net"] = float(-np.log2(np.maximum(said[:, NET], 1e-12)).mean())
+    if net is not None:
+        bits["net"] = float(-np.log2(np.maximum(data["net"], 1e-12)).mean())
     return FittedMixing(rank_weights, mixer, bits)

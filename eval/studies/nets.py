@@ -20,7 +20,7 @@ from cgpt import lexer
 from cgpt.corpus import read_corpus
 from cgpt.data import TokenizedCorpus, held_out_files, training_rows
 from cgpt.fit_mixer import net_probabilities
-from cgpt.model import HERE, smoothed_unigram
+from cgpt.model import HERE
 from cgpt.nets import Examples, NetShape, NetTrainer, declared_reads
 from cgpt.reads import READS, Alphabet
 from cgpt.tokenizer import Tokenizer
@@ -31,20 +31,22 @@ from ontology.routers import Router
 from ontology.schema import Ontology
 
 RESULTS = Path("docs/experiments/nets.json")
-BASE = NetShape(beta2=0.98)
+BASE = NetShape()
 VARIANTS: dict[str, dict[str, Any]] = {
-    "one net, every read, no routing": {"routing": "one"},
     "situations, declared reads": {},
+    "one net, every read, no routing": {"routing": "one"},
+    "one net, hidden 384": {"routing": "one", "shape": {"hidden": 384}},
     "situations, every read": {"reads": "all"},
     "random situations, every read": {"routing": "random", "reads": "all"},
     "own rate 1": {"shape": {"own_rate": 1.0}},
     "own rate 0.1": {"shape": {"own_rate": 0.1}},
-    "beta2 0.999": {"shape": {"beta2": 0.999}},
-    "one net, beta2 0.999": {"routing": "one", "shape": {"beta2": 0.999}},
-    "learning rate 4e-3": {"shape": {"learning_rate": 4e-3}},
+    "beta2 0.98": {"shape": {"beta2": 0.98}},
+    "learning rate 5e-3": {"shape": {"learning_rate": 5e-3}},
     "learning rate 1.2e-2": {"shape": {"learning_rate": 1.2e-2}},
     "hidden 384": {"shape": {"hidden": 384}},
-    "d_in 48": {"shape": {"d_in": 48}},
+    "d_in 32": {"shape": {"d_in": 32}},
+    "d_in 64": {"shape": {"d_in": 64}},
+    "d_out 96": {"shape": {"d_out": 96}},
 }
 
 
@@ -64,7 +66,6 @@ def run(steps: int, corpus_name: str, only: list[str]) -> None:
     train = training_rows(data, np.flatnonzero(~data.held_out).tolist(), alphabet, router)
     judge = training_rows(data, data.mixer_files(), alphabet, router)
     judge_bytes = sum(len(corpus.files[i].data) for i in data.mixer_files())
-    unigram = smoothed_unigram(np.bincount(ids, minlength=vocab_size))
     key = {"steps": steps, "corpus": corpus.data_hash}
     stored = read_json(RESULTS) if RESULTS.exists() else {"runs": {}}
     runs = stored["runs"]
@@ -88,7 +89,7 @@ def run(steps: int, corpus_name: str, only: list[str]) -> None:
         seconds = time.monotonic() - started
         nets = trainer.finish()
         net_of = np.arange(len(concepts), dtype=np.int32)
-        p = net_probabilities(nets, net_of, unigram, judge_module.astype(np.int64), judge[0], judge[2])
+        p, _ = net_probabilities(nets, net_of, judge_module.astype(np.int64), judge[0], judge[2])
         runs[name] = {
             "key": key, "bits_per_byte": float(-np.log2(p).sum() / judge_bytes), "parameters": nets.parameters,
             "train_bits": float(np.mean(losses[-100:]) / np.log(2)), "seconds": round(seconds, 1),

@@ -1,0 +1,212 @@
+"""The constructed model against four others of the same budget: `python -m eval.studies.contenders DATA --minutes 5`.
+
+DATA is a folder with `train.parquet` and `validation.parquet` (columns of the hub's GitHub-code sets). All are built on
+the fixed 40 MB sample of the one and scored on the fixed 2 MB sample of the other (`--split test` for the test set),
+each in a process of its own, with the whole budget from raw files to the last artefact:
+
+    gpt          a tuned transformer (the root cut)
+    gpt+tables   the same transformer joined with the same tables, caches and names through the same kind of mixer;
+                 the seconds of the tables are taken off its training
+    constructed  a net for every situation, chosen by the router
+    unrouted     one net with every read and the constructed model's number of parameters, the same tables
+    random       as constructed, under a router of random questions
+    plain        no nets at all
+
+Rows go to docs/experiments/contenders.json and contenders.md as they are made; what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import lexer
+from cgpt.baseline import Baseline, BaselineConfig, BaselineTrainer, train_for
+from cgpt.corpus import read_corpus
+from cgpt.data import TokenizedCorpus
+from cgpt.mixer import Mixer
+from cgpt.model import HERE, ConstructedLM, load
+from cgpt.reads import FileView
+from cgpt.score import Score, score_files
+from eval.controls import random_router
+from eval.joined import JoinedLM, fit_joined
+from eval.studies.forty_mb import _sample_file
+from ontology.environment import describe, threads
+from ontology.io import make_folder, read_json, write_json, write_text
+from ontology.progress import Progress
+from ontology.routers import Router
+from ontology.stats import bootstrap_ratio, paired_ratio
+
+RESULTS = Path("docs/experiments/contenders.json")
+NAMES = ("plain", "constructed", "gpt", "gpt+tables", "unrouted", "random")
+STATE_FILES = 200
+"""Training files whose lexer states the random questions divide."""
+
+
+def run(data: Path, out: Path, minutes: float, seeds: int, split: str, only: list[str]) -> None:
+    """Build and score what is missing, then write both files."""
+    progress = Progress()
+    make_folder(out)
+    train = _sample_file(data / "train.parquet", "train_40mb", out / "train_40mb.parquet", progress)
+    judged = _sample_file(data / f"{split}.parquet", f"{split}_2mb", out / f"{split}.parquet", progress)
+    unseen = read_corpus(str(judged)).files
+    stored = read_json(RESULTS) if RESULTS.exists() else {"runs": {}}
+    for seed in range(seeds):
+        for name in only or NAMES:
+            key = f"{split} {minutes:g} min {name} seed {seed}"
+            if key in stored["runs"]:
+                continue
+            progress.note(key)
+            folder = out / f"{minutes:g}" / f"{name}-{seed}"
+            model, seconds = _build(name, train, folder, out / f"{minutes:g}", minutes, seed)
+            score = score_files(model, unseen)
+            stored["runs"][key] = _row(name, minutes, seed, split, model, seconds, score)
+            stored["environment"] = describe()
+            write_json(RESULTS, stored)
+            write_text(RESULTS.with_suffix(".md"), _page(stored["runs"]))
+    print(json.dumps({key: row["bits_per_byte"] for key, row in stored["runs"].items()}, indent=1))
+
+
+def _build(name: str, train: Path, folder: Path, base: Path, minutes: float, seed: int) -> tuple[Any, float]:
+    """(the model, its seconds from raw files to the last artefact)."""
+    if name == "gpt+tables":
+        return _joined(train, folder, base, minutes, seed)
+    options: list[str] = []
+    if name in ("gpt", "unrouted"):
+        parameters = load(base / f"constructed-{seed}").parameters
+        options = ["--cut", "root", "--parameters", str(parameters)]
+        if name == "unrouted":
+            options = ["--cut", "python", "--hidden", str(_hidden_of(parameters, base / f"constructed-{seed}"))]
+    elif name == "plain":
+        options = ["--cut", "plain"]
+    elif name == "random":
+        options = ["--router", str(_random_router(base / f"constructed-{seed}", train, folder.parent, seed))]
+    _command(["build", str(train), "--out", str(folder), "--minutes", f"{minutes:g}", "--seed", str(seed), *options])
+    return load(folder), float(read_json(folder / "ledger.json")["seconds"])
+
+
+def _command(arguments: list[str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "ontology.main", "cgpt", *arguments], check=True, stdout=subprocess.DEVNULL
+    )  # fmt: skip
+
+
+def _hidden_of(parameters: int, constructed: Path) -> int:
+    """Width at which one net has about as many parameters as all the constructed model's together."""
+    model = load(constructed)
+    assert isinstance(model, ConstructedLM) and model.nets is not None
+    nets = model.nets
+    n_reads, d_in, hidden = nets.w1.shape
+    fixed = nets.embeddings.size + nets.output.size + nets.bias.size
+    # With one net the shared and its own answer projection are two of the same shape.
+    each = n_reads * d_in + 1 + 2 * nets.w2_shared.shape[1]
+    return max(hidden, round((parameters - fixed) / each / 16) * 16)
+
+
+def _random_router(constructed: Path, train: Path, folder: Path, seed: int) -> Path:
+    model = load(constructed)
+    states = []
+    for file in read_corpus(str(train)).files[:STATE_FILES]:
+        view: FileView = model.view(model.tokenizer.encode(file.data))
+        states.append(view.fields[: view.n + 1].copy())
+    router = Router.load(HERE / "router.py", lexer.FIELDS)
+    path = folder / f"random-router-{seed}.py"
+    write_text(path, random_router(router.concepts, lexer.FIELDS, np.concatenate(states), seed))
+    return path
+
+
+def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) -> tuple[JoinedLM, float]:
+    """Train on what is left of the budget after the tables, on the files that are not held out."""
+    plain_folder = base / f"plain-{seed}"
+    plain = load(plain_folder)
+    assert isinstance(plain, ConstructedLM)
+    (tokens,) = plain_folder.glob(".store/*/*/files/tokens.safetensors")
+    done = folder / "done.json"
+    if not done.exists():
+        make_folder(folder)
+        started = time.monotonic()
+        tables = float(read_json(plain_folder / "ledger.json")["seconds"])
+        corpus = TokenizedCorpus.load(tokens)
+        keep = np.flatnonzero(~corpus.held_out)
+        ids = np.concatenate([corpus.file(i) for i in keep.tolist()])
+        offsets = np.concatenate([[0], np.cumsum(np.diff(corpus.offsets)[keep])])
+        parameters = load(base / f"constructed-{seed}").parameters
+        config = BaselineConfig.of_size(parameters, plain.tokenizer.vocab_size, seed=seed)
+        trainer = BaselineTrainer(config, ids, offsets, threads=threads())
+        # The plain model's seconds hold the fit of its mixer, which stands for the one made here.
+        for _ in train_for(trainer, seconds=max(1.0, 60.0 * minutes - tables - (time.monotonic() - started))):
+            pass
+        baseline = trainer.model()
+        baseline.save(folder / "transformer")
+        seconds = tables + time.monotonic() - started
+        write_json(folder / "mixer.json", fit_joined(tokens, plain, baseline).as_json())
+        write_json(done, {"seconds": seconds})
+    mixer = Mixer.from_json(read_json(folder / "mixer.json"))
+    return JoinedLM(plain, Baseline.load(folder / "transformer"), mixer), float(read_json(done)["seconds"])
+
+
+def _row(
+    name: str, minutes: float, seed: int, split: str, model: Any, seconds: float, score: Score
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "model": name, "minutes": minutes, "seed": seed, "split": split, "seconds": seconds,
+        "parameters": model.parameters, "table_entries": model.table_entries,
+        **bootstrap_ratio(score.bits, score.n_bytes).as_dict("bits_per_byte"),
+        **bootstrap_ratio(score.n_correct, score.n_tokens).as_dict("accuracy"),
+        "bytes_per_token": float(score.n_bytes.sum() / score.n_tokens.sum()), "score_seconds": score.seconds,
+        "bits": [round(float(b), 2) for b in score.bits], "bytes": score.n_bytes.tolist(),
+        "project": [file.project for file in score.files],
+    }  # fmt: skip
+
+
+def _page(runs: dict[str, Any]) -> str:
+    sections = []
+    for split, minutes in sorted({(row["split"], row["minutes"]) for row in runs.values()}):
+        rows = [row for row in runs.values() if (row["split"], row["minutes"]) == (split, minutes)]
+        lines = []
+        for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"])):
+            ours = next((r for r in rows if r["model"] == "constructed" and r["seed"] == row["seed"]), None)
+            ratio = ""
+            if ours is not None and row is not ours:
+                paired = paired_ratio(np.array(ours["bits"]), np.array(row["bits"]), np.array(row["bytes"]))
+                ratio = f"{paired.estimate:.3f} [{paired.low:.3f}, {paired.high:.3f}]"
+            lines.append(
+                f"| {row['model']} | {row['seed']} | {row['bits_per_byte']:.4f} [{row['bits_per_byte_low']:.3f}, "
+                f"{row['bits_per_byte_high']:.3f}] | {row['accuracy']:.1%} | {ratio} | {row['parameters']:,} "
+                f"| {row['seconds']:.0f} | {row['score_seconds']:.0f} |"
+            )
+        sections.append(
+            f"## {minutes:g} minutes, {split}\n\n| model | seed | bits/byte | accuracy | constructed / it | parameters "
+            "| seconds | scoring s |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
+        )
+    return (
+        "# Contenders at equal budgets\n\n`python -m eval.studies.contenders DATA --minutes M`: 40 MB of training "
+        "code, 2 MB of\nprojects that no model has seen; 95 % bootstrap intervals over files, ratios paired by file. "
+        "What each model is stands\nat the head of `eval/studies/contenders.py`.\n\n" + "\n\n".join(sections) + "\n"
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--only", nargs="*", default=[], choices=NAMES)
+    parser.add_argument("--out", type=Path, default=Path("runs/contenders"))
+    options = parser.parse_args()
+    run(options.data, options.out, options.minutes, options.seeds, options.split, options.only)
+
+
+if __name__ == "__main__":
+    main()
