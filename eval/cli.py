@@ -232,14 +232,12 @@ def report(results: Path, out: Path) -> None:
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--benchmarks", type=click.Path(file_okay=False, path_type=Path), help="Adds the task `lines`.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many examples per task.")
-@click.option(
-    "--models", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/bench"), show_default=True
-)
-@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/results/bench"),
-              show_default=True, help="Folder for raw results, below docs/results to be on the leaderboard.")  # fmt: skip
+@click.option("--models", default="runs/bench", show_default=True, help="Folder for what is built.")
+@click.option("--results", default="docs/results/bench", show_default=True,
+              help="Folder for raw results, below docs/results to be on the leaderboard.")  # fmt: skip
 def bench(
     train: str, test: str, minutes: tuple[float, ...], steps: int | None, cuts: tuple[str, ...], seeds: int,
-    benchmarks: Path | None, limit: int | None, models: Path, results: Path,
+    benchmarks: Path | None, limit: int | None, models: str, results: str,
 ) -> None:  # fmt: skip
     """Build constructed models, monoliths and tables at each budget and seed, and measure all of them. Takes hours.
 
@@ -252,7 +250,7 @@ def bench(
     asked = f"--steps {steps}" if steps is not None else " ".join(f"--minutes {m:g}" for m in minutes)
     command = " ".join(["constructible eval bench", f"--train {train} --test {test}", asked,
                         *(f"--cut {cut}" for cut in cuts), f"--seeds {seeds}"])  # fmt: skip
-    plan = Plan(train, test, minutes, steps, cuts, seeds, models=models, results=results, benchmarks=benchmarks,
-                limit=limit)  # fmt: skip
+    plan = Plan(train, test, minutes, steps, cuts, seeds, models=Path(models), results=Path(results),
+                benchmarks=benchmarks, limit=limit)  # fmt: skip
     for path in run_bench(plan, command):
         click.echo(path)

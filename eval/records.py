@@ -56,7 +56,7 @@ def write_rows(
     """Write a Parquet file atomically, the header in its metadata."""
     text = json.dumps(header, sort_keys=True, ensure_ascii=False) if header is not None else "{}"
     table = pa.Table.from_pylist(list(rows), schema(task)).replace_schema_metadata({_KEY: text.encode("utf-8")})
-    write_atomic(path, lambda target: pq.write_table(table, target, compression="zstd", store_schema=False))
+    write_atomic(path, lambda target: pq.write_table(table, target, compression="zstd"))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
