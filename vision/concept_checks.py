@@ -87,7 +87,8 @@ def check(path: str | Path, *, minimum: int | None = None, data: str | Path | No
     least = minimum if minimum is not None else (min(1, len(library.classes) - 1) if few else MINIMUM)
     report.findings = [
         *_visible(library), *_alike(library), *_classes(library, labels), *_placed(library),
-        *_learnable(library, names, table, least, str(path)), *_separable(library, names, table, few),
+        *_told_apart(library, table), *_learnable(library, names, table, least, str(path)),
+        *_separable(library, names, table, few),
     ]  # fmt: skip
     if few and minimum is None and library.classes:
         message = f"{len(library.classes)} classes cannot make a feature true of {MINIMUM} and false of {MINIMUM}."
@@ -168,6 +169,25 @@ def _classes(library: Library, labels: set[str] | None) -> Iterator[Finding]:
                 "add what one shows and the other does not", file, line,
             )  # fmt: skip
         first.setdefault(features, label)
+
+
+def _told_apart(library: Library, table: np.ndarray) -> Iterator[Finding]:
+    """Classes of which nothing is surely shown by one and surely not by the other, for all that is unclear."""
+    labels = list(library.classes)
+    true, false = (table == TRUE).astype(np.int32), (table == FALSE).astype(np.int32)
+    apart = true @ false.T
+    alike = (apart + apart.T == 0) & true.any(axis=1)[:, None] & true.any(axis=1)[None, :]
+    for i, label in enumerate(labels):
+        others = [
+            labels[j]
+            for j in np.flatnonzero(alike[i])
+            if j < i and set(library.classes[labels[j]].features) != set(library.classes[label].features)
+        ]
+        if others:
+            said = ", ".join(map(repr, others))
+            yield Finding(
+                f"nothing is surely shown by {label!r} and surely not by {said}, or the other way round.", "list less as unclear, or add what one shows", *library.place("classes", label),
+            )  # fmt: skip
 
 
 def _placed(library: Library) -> Iterator[Finding]:

@@ -302,6 +302,9 @@ def test_features_that_cannot_be_learned_or_told_apart_are_found(tmp_path: Path)
     )
     twins = BALANCED | {"g": BALANCED["a"]}
     assert any("'a' and 'g' list the same features" in each for each in findings(tmp_path, library_text(twins)))
+    vague = library_text(BALANCED) + "  - {name: g, whole: [shiny, round_shape], unclear: [tail, red]}\n"
+    (found,) = findings(tmp_path, vague)
+    assert "t.yaml:16: nothing is surely shown by 'g' and surely not by 'a', or the other way round" in found
 
 
 def test_misplaced_empty_and_unasked_are_found(tmp_path: Path) -> None:
