@@ -64,7 +64,10 @@ class Checker:
         if token["concept"] in self.net_of:
             m, said["net"] = self.members.index(self.net_of[token["concept"]]), np.zeros_like(base)
             said["net"][NET] = self.net(m, record["reads"], token["reads"])
-            step = min(int(said["net"].max() * len(self.mixer["by_confidence"])), len(self.mixer["by_confidence"]) - 1)
+            step, steps = token["confidence"], len(self.mixer["by_confidence"])
+            # On the border between two steps the last bit decides, and that bit is the model's.
+            if step not in {min(int(said["net"].max() * steps + slack), steps - 1) for slack in (-1e-5, 1e-5)}:
+                raise Refused(f"the net is not as sure of its first choice as step {step} says")
         for level, followers, source in levels:
             name, said_here = self.mixer["experts"][2 + level], np.zeros_like(base)
             said_here[source], bucket = self.level(followers)

@@ -16,6 +16,7 @@ from cgpt import counts, names
 from cgpt.check_evidence import EvidenceChecker
 from cgpt.check_record import Checker, Refused
 from cgpt.explain import Explainer
+from cgpt.mixer import confidence_step
 from cgpt.model import ConstructedLM, Position
 from cgpt.pack import model_checksum
 from cgpt.reads import READS, FileView
@@ -78,6 +79,7 @@ def _token(model: ConstructedLM, explainer: Explainer, view: FileView, boundary:
         "corpus": {"longest": at.corpus_match, "context": explainer.context(context), "slices": _slices(at)},
         "file": _places(view, boundary),
         "names": _names(view, boundary),
+        "confidence": 0 if at.net_distribution is None else int(confidence_step(at.net_distribution.max())),
         "reads": {READS[column]: int(view.reads[boundary, column]) for column in declared},
         "experts": [
             {

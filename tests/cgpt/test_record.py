@@ -153,6 +153,10 @@ def another_read(token: dict[str, Any]) -> None:
         token["reads"][name] = 300
 
 
+def another_confidence(token: dict[str, Any]) -> None:
+    token["confidence"] += 1
+
+
 def another_name(token: dict[str, Any]) -> None:
     token["names"][0][0] = 300
 
@@ -171,7 +175,7 @@ def another_concept(token: dict[str, Any]) -> None:
 
 CHANGES = [
     shift, shorten, drop_level, drop_place, move_place, another_file, another_line, another_licence, another_position,
-    another_share, another_read, another_name, fewer_names, another_target, another_concept,
+    another_share, another_read, another_confidence, another_name, fewer_names, another_target, another_concept,
 ]  # fmt: skip
 
 
