@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ontology.errors import CheckFailed
+from ontology.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from vision.concepts import Library
@@ -87,10 +87,12 @@ def show(name: str, file: Path | None, dataset: str | None, as_json: bool) -> No
               help="Curated library whose features are used again where phrases speak of them; or `none`.")  # fmt: skip
 @click.option("--minimum", type=click.IntRange(1),
               help="Drop features that fewer drafted classes have (default: 3; 1 below 6 classes).")  # fmt: skip
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
 @_JSON
 def draft(
-    phrases: Path, classes: str, out: Path, wordnet: Path | None, base: str, minimum: int | None, as_json: bool
-) -> None:
+    phrases: Path, classes: str, out: Path, wordnet: Path | None, base: str, minimum: int | None, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Draft a library from PHRASES (JSON: label -> phrases; text: `label: phrase; phrase`; or an attribute matrix).
 
     What is drafted is marked `draft: true`: read each entry, correct it, remove the mark.
@@ -99,6 +101,8 @@ def draft(
     from vision.phrases import draft as run_draft
     from vision.phrases import read_phrases, read_wordnet, to_yaml
 
+    if out.exists() and not force:
+        raise UsageError("is there already, perhaps corrected by hand.", fix="choose another name or --force", file=out)
     listed = Path(classes).read_text(encoding="utf-8").split("\n") if Path(classes).is_file() else classes.split(",")
     wanted = None if classes == "all" else [label.strip() for label in listed if label.strip()]
     made = run_draft(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ontology.errors import ConstructibleError, UsageError
+from ontology.errors import ConstructibleError, UsageError, did_you_mean
 from ontology.schema import OntologyError
 from vision.concepts import FALSE, ONTOLOGIES, TRUE, UNCLEAR, Library
 from vision.visual_words import same_words, why_not_visible
@@ -75,6 +75,10 @@ def check(path: str | Path, *, minimum: int | None = None, data: str | Path | No
     """
     report = Report()
     curated = ONTOLOGIES / f"{path}.yaml"
+    if not curated.exists() and not Path(path).exists():
+        known = sorted(each.stem for each in ONTOLOGIES.glob("*.yaml"))
+        message = f"{str(path)!r} is neither a file nor a curated library." + did_you_mean(str(path), known)
+        raise UsageError(message, fix="check the path or the name")
     try:
         library = Library.load(curated if curated.exists() and not Path(path).exists() else path)
     except OntologyError as error:
@@ -186,7 +190,8 @@ def _told_apart(library: Library, table: np.ndarray) -> Iterator[Finding]:
         if others:
             said = ", ".join(map(repr, others))
             yield Finding(
-                f"nothing is surely shown by {label!r} and surely not by {said}, or the other way round.", "list less as unclear, or add what one shows", *library.place("classes", label),
+                f"nothing is surely shown by {label!r} and surely not by {said}, or the other way round.",
+                "list less as unclear, or add what one shows", *library.place("classes", label),
             )  # fmt: skip
 
 

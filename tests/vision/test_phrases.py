@@ -218,6 +218,12 @@ def test_draft_check_and_show_from_the_command_line(tmp_path: Path, capsys: pyte
     (tmp_path / "p.json").write_text(json.dumps(ANIMALS), encoding="utf-8")
     code, out, err = call(capsys, "draft", tmp_path / "p.json", "--classes", "all", "--out", tmp_path / "d.yaml")
     assert code == 0 and "7 classes" in out and "review it" in out and "phrases dropped: it is a sound" in err
+    code, _, err = call(capsys, "draft", tmp_path / "p.json", "--classes", "fox", "--out", tmp_path / "d.yaml")
+    assert (
+        code == 2 and "d.yaml: is there already, perhaps corrected by hand. Fix: choose another name or --force" in err
+    )
+    code, _, err = call(capsys, "check", "tiny_imagnet")
+    assert code == 2 and "neither a file nor a curated library. Did you mean 'tiny_imagenet'?" in err
     code, out, err = call(capsys, "check", tmp_path / "d.yaml", "--json")
     report = json.loads(out)
     assert code == (0 if report["passed"] else 3) and report["facts"]["classes"] == 7 and report["facts"]["drafts"] >= 7
