@@ -46,6 +46,8 @@ class NetShape:
     batch_rows: int = 1024
 
 
+_FEW_ROWS = 16
+
 OWN = ("gate", "b1", "w2", "b2")
 SHARED = ("embeddings", "w1", "w2_shared", "output", "bias")
 SHARED_NAMES = {
@@ -78,8 +80,14 @@ class Nets:
     def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
         """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
         columns = np.flatnonzero(self.declared[m])
-        w1 = (self.gate[m, columns, None, None] * self.w1[columns]).reshape(-1, self.w1.shape[2])
-        x = self.embeddings[reads[:, columns]].reshape(len(reads), -1) @ w1 + self.b1[m]
+        if len(reads) <= _FEW_ROWS:  # one token at a time: no copy of the weights
+            gated = self.embeddings[reads[:, columns]] * self.gate[m, columns, None]
+            x = np.repeat(self.b1[m : m + 1], len(reads), 0)
+            for k, column in enumerate(columns):
+                x += gated[:, k] @ self.w1[column]
+        else:
+            w1 = (self.gate[m, columns, None, None] * self.w1[columns]).reshape(-1, self.w1.shape[2])
+            x = self.embeddings[reads[:, columns]].reshape(len(reads), -1) @ w1 + self.b1[m]
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         y = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
         return y @ self.output.T + self.bias

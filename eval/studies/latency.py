@@ -8,7 +8,7 @@ anywhere: within a line, within a word. Prints JSON: each figure with its distri
 * `step_ms`: one more token on a file that is already read, as while typing or generating.
 * `line_ms`: from the bytes of the prompt to the end of the line, greedy; `valid_ms`: to the end of a valid statement.
 * `tokens_per_second`: greedy generation, 256 tokens at a time.
-* `score_tokens_per_second`: whole files scored in one go.
+* `score_tokens_per_second`: prompts scored whole.
 * `peak_mib`: the most memory held, with torch and transformers imported as well.
 """
 
@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -62,25 +63,34 @@ def measure_load(folder: Path) -> dict[str, float]:
     return {"load_seconds": load_seconds, "first_token_seconds": first_seconds}
 
 
-def measure_typing(folder: Path, corpus: str, n_prompts: int, seed: int) -> dict[str, Any]:
+def draw_prompts(corpus: str, n_prompts: int, seed: int) -> list[str]:
+    """Beginnings of files, at most MAX_PROMPT_BYTES long, that end anywhere."""
+    import numpy as np
+
+    from cgpt.corpus import read_corpus
+
+    random = np.random.default_rng(seed)
+    files = [file.data for file in read_corpus(corpus).files if len(file.data) > 400]
+    chosen = [files[int(random.integers(len(files)))] for _ in range(n_prompts)]
+    cut = [data[: int(random.integers(200, min(len(data), MAX_PROMPT_BYTES)))] for data in chosen]
+    return [data.decode("utf-8", "ignore") for data in cut]
+
+
+def measure_typing(folder: Path, prompts_file: Path) -> dict[str, Any]:
     """In one process: everything that is asked again and again while somebody types."""
     import numpy as np
     import torch
     import transformers  # noqa: F401 - peak memory is with everything imported
 
     from cgpt.complete import complete
-    from cgpt.corpus import read_corpus
     from cgpt.model import load
     from ontology.environment import peak_rss_bytes
 
     torch.set_num_threads(1)
     before = peak_rss_bytes()
-    model, random = load(folder), np.random.default_rng(seed)
-    files = [file.data for file in read_corpus(corpus).files if len(file.data) > 400]
-    prompts = []
-    for _ in range(n_prompts):
-        data = files[int(random.integers(len(files)))]
-        prompts.append(data[: int(random.integers(200, min(len(data), MAX_PROMPT_BYTES)))])
+    model = load(folder)
+    prompts = [text.encode("utf-8") for text in json.loads(prompts_file.read_text(encoding="utf-8"))]
+    n_prompts = len(prompts)
 
     def next_token(prompt: bytes) -> Any:
         view = model.view(model.tokenizer.encode(prompt))
@@ -104,7 +114,7 @@ def measure_typing(folder: Path, corpus: str, n_prompts: int, seed: int) -> dict
         times["line_ms"].append(1000 * _timed(complete, model, prompt, 64, line=True)[0])
         times["valid_ms"].append(1000 * _timed(complete, model, prompt, 64, valid=True)[0])
     generated = [_timed(complete, model, prompt, SUSTAINED) for prompt in prompts[: max(2, n_prompts // 20)]]
-    scored = [_timed(model.score_file, data) for data in files[:20]]
+    scored = [_timed(model.score_file, prompt) for prompt in prompts[:40]]
     return {
         **{name: _distribution(values) for name, values in times.items()},
         "tokens_per_second": {"value": sum(len(m.steps) for _, m in generated) / sum(s for s, _ in generated)},
@@ -121,18 +131,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, "1") | {"HF_HUB_OFFLINE": "1"}
 
-    def child(what: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "eval.studies.latency", str(options.model), options.corpus, "--only", what]
-        command += ["--core", str(options.core), "--prompts", str(options.prompts), "--seed", str(options.seed)]
+    def child(what: str, source: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "eval.studies.latency", str(options.model), source, "--only", what]
+        command += ["--core", str(options.core)]
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         return json.loads(done.stdout)
 
-    child("load")  # warms the page cache and numba's cache
-    loads = [child("load") for _ in range(PROCESSES)]
+    child("load", "")  # warms the page cache and numba's cache
+    loads = [child("load", "") for _ in range(PROCESSES)]
     result: dict[str, Any] = {
         name: _distribution([row[name] for row in loads]) for name in ("load_seconds", "first_token_seconds")
     }
-    result |= child("typing")
+    # Drawn here and handed over as a file, so that readers of corpora are not part of the other process' memory.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prompts.json"
+        path.write_text(json.dumps(draw_prompts(options.corpus, options.prompts, options.seed)), encoding="utf-8")
+        result |= child("typing", str(path))
     asked = {}
     for name, (figure, relation, limit) in ASKED.items():
         value = result[name][figure]
@@ -159,7 +173,7 @@ def main() -> None:
     if options.only == "load":
         result = measure_load(options.model)
     elif options.only == "typing":
-        result = measure_typing(options.model, options.corpus, options.prompts, options.seed)
+        result = measure_typing(options.model, Path(options.corpus))
     else:
         result = run(options)
         if options.out is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from ontology import environment
 from ontology.environment import Ledger, describe, peak_rss_bytes
 from ontology.errors import ConstructibleError
+from tests.support import ROOT
 
 
 def test_describe_names_what_a_run_depends_on() -> None:
@@ -30,6 +33,13 @@ def test_peak_memory_is_in_bytes_and_grows() -> None:
     before = peak_rss_bytes()
     block = bytearray(before + (64 << 20))
     assert len(block) and peak_rss_bytes() > before > 10 << 20
+
+
+def test_a_large_parent_is_not_the_childs_peak() -> None:
+    block = b"x" * (300 << 20)
+    code = "from ontology.environment import peak_rss_bytes; print(peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 5 << 20 < int(done.stdout) < len(block)
 
 
 def test_seconds_add_up_over_processes_under_one_key(tmp_path: Path) -> None:
