@@ -67,7 +67,7 @@ def measured_budget(folder: Path, parameters: int, table_entries: int) -> Budget
         ConstructibleError: one of them is broken.
     """
     ledger, environment, config = (_json(folder / name) for name in ("ledger.json", "environment.json", "config.json"))
-    corpus = config.get("corpus") or {}
+    corpus = config.get("corpus") or config.get("photographs") or {}
     git = environment.get("git") or {}
     commit = git.get("commit")
     forward = flops.forward_per_token(folder)
@@ -80,7 +80,7 @@ def measured_budget(folder: Path, parameters: int, table_entries: int) -> Budget
         table_entries=table_entries,
         data_hash=corpus.get("hash"),
         data_bytes=corpus.get("bytes"),
-        data_files=corpus.get("files"),
+        data_files=corpus.get("files", corpus.get("used")),
         train_flops=None if forward is None or rows is None else 3.0 * forward * rows,
         forward_flops_per_token=forward,
         cpu=environment.get("cpu"),

@@ -250,10 +250,10 @@ def _about_budgets(a: Side, b: Side, clock: Clock, tolerance: float) -> list[Obj
     if unknown:
         object_to("training data unknown", f"nothing says what {' and '.join(unknown)} was built from")
     elif data[0] != data[1]:
-        sizes = [max(size or 0 for _, size in rows) for rows in data]
-        more = (
-            "the same number of bytes, other files" if sizes[0] == sizes[1] else _by(a, b, sizes[0], sizes[1], "bytes")
-        )
+        unit = "files" if any(size is None for rows in data for _, size in rows) else "bytes"
+        sizes = [float(max(getattr(one, f"data_{unit}") or 0 for one in rows)) for rows in budgets]
+        same = f"the same number of {unit}, other files"
+        more = same if sizes[0] == sizes[1] else _by(a, b, sizes[0], sizes[1], unit)
         object_to("training data", more)
     unlisted = [s.name for s in (a, b) if any(one.header["leaked"] is None for one in s.results)]
     if unlisted:

@@ -1,4 +1,4 @@
-"""The models that can be measured, behind one interface: ours at any cut, and Hugging Face causal language models.
+"""The models that can be measured, behind one interface: ours at any cut, and Hugging Face models.
 
 A model is named `[NAME=][KIND:]FOLDER`. KIND is a way to open a folder of ours (`nets-only`, `shuffled-router`);
 without one the folder says what it is. A FOLDER that holds `{seed}` stands for one folder per training seed.
@@ -28,7 +28,9 @@ KINDS = Registry(
     "kind of model",
     group="constructible.models",
     entries={
+        "classifier": "eval.vision_models:open_classifier",
         "hugging-face": "eval.hugging_face:open_hugging_face",
+        "images": "eval.vision_models:open_ours",
         "nets-only": "eval.models:open_nets_only",
         "shuffled-router": "eval.controls:open_shuffled_router",
     },
@@ -230,8 +232,11 @@ def _opener(folder: Path) -> Callable[[str, Path], EvalModel]:
     config: Any = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     if isinstance(config, dict) and config.get("format") == FORMAT:
         return _open_ours
+    if isinstance(config, dict) and str(config.get("format", "")).startswith("constructible-vision/"):
+        return KINDS.load("images")
     if isinstance(config, dict) and "model_type" in config:
-        return KINDS.load("hugging-face")
+        made_for = " ".join(config.get("architectures") or [])
+        return KINDS.load("classifier" if made_for.endswith("ForImageClassification") else "hugging-face")
     raise ConstructibleError(
         "this folder holds neither a model of ours nor a Hugging Face model.",
         fix="give a folder that `constructible cgpt build` finished, or one with a transformers config.json",

@@ -15,7 +15,9 @@ TASKS = Registry(
     group="constructible.tasks",
     entries={
         "bits": "eval.tasks.language:BITS",
+        "corrupted": "eval.tasks.images:CORRUPTED",
         "deletion": "eval.tasks.faithful:DELETION",
+        "images": "eval.tasks.images:IMAGES",
         "lines": "eval.tasks.lines:LINES",
         "memory": "eval.tasks.memory:MEMORY",
         "pairs": "eval.tasks.pairs:PAIRS",
