@@ -21,7 +21,7 @@ from eval.tasks import Options, Task, load_tasks
 from ontology.errors import ConstructibleError
 from ontology.progress import Progress
 
-TASKS = ("bits", "pairs", "deletion", "replay", "memory")
+TASKS = ("bits", "pairs", "deletion", "intervention", "replay", "memory")
 
 
 @dataclass(frozen=True)

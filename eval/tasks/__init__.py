@@ -18,6 +18,7 @@ TASKS = Registry(
         "corrupted": "eval.tasks.images:CORRUPTED",
         "deletion": "eval.tasks.faithful:DELETION",
         "images": "eval.tasks.images:IMAGES",
+        "intervention": "eval.tasks.faithful:INTERVENTION",
         "lines": "eval.tasks.lines:LINES",
         "memory": "eval.tasks.memory:MEMORY",
         "pairs": "eval.tasks.pairs:PAIRS",

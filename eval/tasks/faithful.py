@@ -1,8 +1,10 @@
-"""Faithfulness of the nets' explanations: deletion and insertion against a random order.
+"""Faithfulness of the nets' explanations: deletion and insertion against a random order, and intervention.
 
 An explanation ranks a net's reads by how far each moved the logit of the token. If the ranking says what the net rests
 on, then taking the first reads away costs more bits than taking as many at random away, and giving the net only the
 first ones brings back more than giving it as many at random. (Petsiuk and others 2018, sections 3 and 4.)
+
+An intervention takes the net of one situation away: that must change predictions in its situation and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.ablate import situations_of, without
 from cgpt.reads import READS
 from eval.models import EvalModel, Ours
 from eval.tasks.base import Example, Measured, Metric, Task
@@ -92,3 +95,41 @@ DELETION = Task(
     measure=measure,
     needs=frozenset({"nets"}),
 )  # fmt: skip
+
+
+def intervene(model: EvalModel, example: Example) -> Iterable[Measured]:
+    """One file, scored with and without the net of one situation that occurs in it (chosen by hash)."""
+    assert isinstance(model, Ours)
+    before = model.score_file(example.data)
+    present = [c for c in np.unique(before.concept).tolist() if model.model.net_of[c] >= 0]  # type: ignore[union-attr]
+    if not present:
+        yield Measured({"inside": 0.0, "outside": 0.0})
+        return
+    chosen = present[int(hashlib.sha256(f"intervene {example.id}".encode()).hexdigest()[:8], 16) % len(present)]
+    name = model.concepts[chosen]
+    ablated = without(model.model, name)  # type: ignore[arg-type]
+    after = ablated.score_file(example.data.data, example.data.path, example.data.project)
+    touched = np.isin(before.concept, [model.concepts.index(one) for one in situations_of(model.model, name)])  # type: ignore[arg-type]
+    change = after.bits - before.bits
+    values = {
+        "inside": float(touched.sum()), "outside": float((~touched).sum()), "bits_inside": float(change[touched].sum()),
+        "moved_inside": float((change[touched] != 0).sum()), "moved_outside": float((change[~touched] != 0).sum()),
+    }  # fmt: skip
+    yield Measured(values)
+    yield Measured(values, name)
+
+
+INTERVENTION = Task(
+    name="intervention",
+    version=1,
+    question="Does taking a situation's net away change its own predictions, and no others?",
+    columns=("inside", "outside", "bits_inside", "moved_inside", "moved_outside"),
+    metrics=(
+        Metric("predictions moved elsewhere", "moved_outside", "outside", "lower", percent=True, digits=4),
+        Metric("predictions moved in the situation", "moved_inside", "inside", percent=True),
+        Metric("bits added in the situation, per token", "bits_inside", "inside", digits=4),
+    ),
+    load=files,
+    measure=intervene,
+    needs=frozenset({"nets", "explain"}),
+)

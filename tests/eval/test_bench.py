@@ -23,7 +23,7 @@ def test_one_command_builds_measures_and_resumes(models: Models, tmp_path: Path,
     assert run_command(eval_, arguments) == 0
     first = capfd.readouterr().out.splitlines()
     tasks = {Path(line).stem for line in first}
-    assert tasks == {"bits", "pairs", "deletion", "replay", "memory"}
+    assert tasks == {"bits", "pairs", "deletion", "intervention", "replay", "memory"}
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*.parquet")}
     assert run_command(eval_, arguments) == 0
     again = capfd.readouterr()

@@ -289,3 +289,11 @@ def test_a_model_that_does_not_do_what_it_explains_is_found(models: Models, monk
     (example, *_) = load_tasks("replay")[0].load(Options(str(models.unseen)))
     (row,) = load_tasks("replay")[0].measure(model, example)
     assert row.values["replayed"] < 0.5 * row.values["positions"] and row.detail
+
+
+def test_taking_a_net_away_changes_its_situation_only(models: Models, tmp_path: Path) -> None:
+    options = Options(str(models.unseen), limit=4)
+    (path,) = run(open_specs([str(models.constructed)]), load_tasks("intervention"), options, tmp_path, progress=QUIET)
+    values = read_results(path).values
+    assert values["moved_outside"].sum() == 0 and values["outside"].sum() > 100
+    assert values["moved_inside"].sum() > 0 and len(read_results(path).parts) >= 2
