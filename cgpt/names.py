@@ -3,8 +3,9 @@
 Plain code keeps the names that this file has used, most recent first. A name first used in a function is in scope in
 that function; a name used at the level of the module or of a class body is in scope from then on; attributes are kept
 apart and remember their receiver. At a place where a name may start the expert offers first pieces of names in scope,
-inside a name the next pieces of the names that begin as typed. What is learned is one small table: how often each rank
-of recency is right, for names, for attributes of the same receiver and for other attributes.
+inside a name the next pieces of the names that begin as typed. In docstrings, comments and strings it offers the first
+pieces of the names in scope, because text speaks of parameters. What is learned is one small table: how often each rank
+of recency is right, for names, for attributes of the same receiver, for other attributes and for names in text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ N_KEPT = 96
 N_OFFERED = 24
 """Names offered at a position, at most."""
 N_RANKS = 12
-KINDS = ("name", "attribute of this receiver", "other attribute")
+KINDS = ("name", "attribute of this receiver", "other attribute", "name in text")
 N_SLOTS = N_RANKS * len(KINDS)
 NOTHING = 255
 END_OF_NAME = 65535
@@ -119,9 +120,7 @@ def offer_names(
                 if is_attribute[i - 1]:
                     owner = np.int64(bare[ids[receiver[i - 1]]]) if receiver[i - 1] >= 0 else np.int64(0)
                 _use(names, ids, a, length, np.int64(scope[i - 1]), owner, bare)
-        if not in_code[i]:
-            continue
-        typed = i - name_first[i] if name_first[i] >= 0 else 0
+        typed = i - name_first[i] if name_first[i] >= 0 and in_code[i] else 0
         if typed == 1 and is_word[ids[i - 1]]:
             # A keyword: what comes after it is a new name, not the rest of this one.
             typed = 0
@@ -144,7 +143,7 @@ def offer_names(
             if typed > 0 and (length < typed or not _same_name(ids, first, name_first[i], typed, bare)):
                 continue
             if not is_attribute[i]:
-                slot = min(rank_name, N_RANKS - 1)
+                slot = min(rank_name, N_RANKS - 1) + (0 if in_code[i] else 3 * N_RANKS)
                 rank_name += 1
             elif names[r, _RECEIVER] == owner:
                 slot = N_RANKS + min(rank_same, N_RANKS - 1)

@@ -70,9 +70,16 @@ def test_inside_a_name_only_its_continuations_are_offered(model: ConstructedLM):
         assert any(name.startswith(typed + piece) for name in known)
 
 
-def test_nothing_is_offered_in_strings_and_comments(model: ConstructedLM):
-    assert offered_after(model, CODE + "width  # the") == []
-    assert offered_after(model, CODE + 'width + "al') == []
+def test_text_is_offered_the_names_in_scope_by_their_first_pieces(model: ConstructedLM):
+    """In strings and comments: names, no attributes, with their space where a word may begin, in slots of their own."""
+    for text in ("width  # the", 'width + "al'):
+        offered = offered_after(model, CODE + text)
+        assert starts(offered, "LIMIT") and not starts(offered, "height") and "<end>" not in offered
+        view = model.view(model.tokenizer.encode((CODE + text).encode()))
+        slots = view.slots[view.n]
+        assert (slots[slots != names.NOTHING] >= 3 * names.N_RANKS).all()
+        pieces = [model.tokenizer.token_bytes[t] for t in view.offered[view.n][slots != names.NOTHING].tolist()]
+        assert any(piece.startswith(b" ") for piece in pieces)
 
 
 def test_ranks_are_learned_from_what_came():
