@@ -320,11 +320,13 @@ def _readme(config: dict[str, Any], cut: Cut) -> str:
     corpus = config["corpus"]
     kind = "monolithic baseline" if config["cut"] == "root" else f"constructed code model, cut `{config['cut']}`"
     nets = f"{len(cut.concepts)} nets: {', '.join(cut.concepts)}" if config["nets"] else "no nets of its own"
+    kept = ", ".join(config["kept"])
+    from_before = f"\nTaken over from a model that was built from more files: {kept}.\n" if kept else ""
     return f"""# A {kind}
 
 Built from `{corpus["name"]}` ({corpus["files"]} files, {corpus["bytes"]:,} bytes, {corpus["skipped"]} left out),
 seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
-
+{from_before}
 - `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
 - `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
 - `nets.safetensors`: the networks. `mixer.json`, `names.json`: how sources are weighed.

@@ -123,6 +123,7 @@ def test_tables_become_those_of_a_build_without_the_files(
     assert not done.retrained and done.still_in_nets == 2 and "token_embeddings" in done.shared
     same_files(copy, never.folder, TABLES)
     same_files(copy, original.folder, {"nets.safetensors", "seen_by_nets.json"})
+    assert "built from more files: tokenizer, nets." in (copy / "README.md").read_text()
     assert (copy / "mixer.json").read_bytes() != (original.folder / "mixer.json").read_bytes()
     # The nets that saw them: those in charge somewhere in the two files, with the positions counted there.
     assert original.nets is not None
