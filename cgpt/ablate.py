@@ -38,6 +38,7 @@ def without(model: ConstructedLM, name: str) -> ConstructedLM:
     """
     kind = _kind(model, name)
     ablated = copy.copy(model)
+    ablated.variant += f" without {name}"
     if kind == "read":
         assert model.nets is not None
         gate = model.nets.gate.copy()

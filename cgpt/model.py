@@ -126,6 +126,9 @@ class _Routed:
 class ConstructedLM(_Routed):
     """A constructed model, read-only."""
 
+    variant = ""
+    """What `without` and `allowing` took away since the folder was opened."""
+
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         config = read_config(folder)

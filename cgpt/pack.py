@@ -22,6 +22,7 @@ Method: range coding (Martin 1979) with carries as in Schindler's coder; no code
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import zlib
@@ -160,7 +161,9 @@ class Packer:
 
     def __init__(self, model: ConstructedLM) -> None:
         self.model = model
-        self._checksum = model_checksum(model.folder)[:8]
+        whole = model_checksum(model.folder)
+        # A variant of a model is another model.
+        self._checksum = (hashlib.sha256(whole + model.variant.encode()).digest() if model.variant else whole)[:8]
         self._machine = zlib.crc32(sha256_json(machine()).encode())
 
     def pack(self, data: bytes, advance: Callable[[int], None] | None = None) -> Packed:

@@ -98,6 +98,7 @@ def allowing(model: ConstructedLM, licences: Sequence[str]) -> ConstructedLM:
     if not keep.any():
         raise UsageError(f"no training file is under {', '.join(licences)}.", fix=f"allow some of {', '.join(present)}")
     restricted = copy.copy(model)
+    restricted.variant += f" allowing {', '.join(sorted(licences))}"
     restricted.index = without_files(model.index, keep)
     restricted.unigram = smoothed_unigram(restricted.index.unigram)
     return restricted

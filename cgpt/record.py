@@ -20,7 +20,7 @@ from cgpt.mixer import confidence_step
 from cgpt.model import ConstructedLM, Position
 from cgpt.pack import model_checksum
 from cgpt.reads import READS, FileView
-from ontology.errors import ConstructibleError
+from ontology.errors import ConstructibleError, UsageError
 from ontology.graph import paths
 
 FORMAT = "constructible-record/1"
@@ -38,7 +38,12 @@ def record(
     """The record of a file at some boundaries (0 to its number of tokens, whose target is the end of the file) or all.
 
     `advance` is told of each position done.
+
+    Raises:
+        UsageError: the model was changed since its folder was opened, so that nobody could check the record.
     """
+    if model.variant:
+        raise UsageError(f"a model{model.variant} has no folder to check a record against.", fix="use the whole model")
     ids = model.tokenizer.encode(data)
     view, explainer = model.view(ids), Explainer(model)
     tokens = []

@@ -149,6 +149,15 @@ def test_another_model_is_refused(model_folder: Path, tmp_path: Path):
     assert not (tmp_path / "b.py").exists()
 
 
+def test_a_variant_is_another_model(packer: Packer, model: ConstructedLM):
+    data = b"import os\n"
+    ablated = Packer(model.without("names"))
+    packed = ablated.pack(data).data
+    assert ablated.unpack(packed) == data
+    with pytest.raises(ConstructibleError, match="packed with another model"):
+        packer.unpack(packed)
+
+
 def test_numbers_that_differ_are_an_error_and_not_another_file(packer: Packer, monkeypatch: pytest.MonkeyPatch):
     """A model that comes to slightly other numbers elsewhere: what comes out is checked."""
     packed = packer.pack(b"for name in names:\n    print(name, file=out)\n" * 3).data

@@ -21,7 +21,7 @@ from cgpt.check_record import SOURCES, Checker
 from cgpt.corpus import SourceFile
 from cgpt.model import ConstructedLM, load
 from cgpt.record import TOLERANCE, compare, record
-from ontology.errors import ConstructibleError
+from ontology.errors import ConstructibleError, UsageError
 from tests.cgpt.small import build_small, small_corpus
 from tests.support import ROOT
 
@@ -232,6 +232,11 @@ def test_a_model_that_says_other_than_its_folder_is_found(model: ConstructedLM, 
     found = compare(other, made)
     assert len(found["failed"]) > 0.8 * found["positions"]
     assert "from the model's" in found["failed"][0]["reason"] and found["largest_difference"] > TOLERANCE
+
+
+def test_a_variant_makes_no_record(model: ConstructedLM):
+    with pytest.raises(UsageError, match="without names allowing MIT"):
+        record(model.without("names").allowing("MIT", "PSF-2.0"), b"x = 1\n")
 
 
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
