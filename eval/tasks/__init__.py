@@ -23,6 +23,7 @@ TASKS = Registry(
         "memory": "eval.tasks.memory:MEMORY",
         "pairs": "eval.tasks.pairs:PAIRS",
         "replay": "eval.tasks.replay:REPLAY",
+        "simulation": "eval.tasks.simulation:SIMULATION",
         "speed": "eval.tasks.speed:SPEED",
     },
 )

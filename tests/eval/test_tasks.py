@@ -28,6 +28,7 @@ from eval.tasks.memory import MEMORY, prompts
 from eval.tasks.memory import measure as measure_memory
 from eval.tasks.pairs import PAIRS, PER_FAMILY, pairs
 from eval.tasks.pairs import measure as measure_pair
+from eval.tasks.simulation import GUESSES, Simulator, correlation, divergence, replaced
 from ontology.errors import UsageError
 from ontology.progress import Progress
 from tests.eval.conftest import Models
@@ -297,3 +298,37 @@ def test_taking_a_net_away_changes_its_situation_only(models: Models, tmp_path: 
     values = read_results(path).values
     assert values["moved_outside"].sum() == 0 and values["outside"].sum() > 100
     assert values["moved_inside"].sum() > 0 and len(read_results(path).parts) >= 2
+
+
+def test_simulators_imitate_better_than_shuffled_ones_would(models: Models, tmp_path: Path) -> None:
+    inner = models.open("constructed").model  # type: ignore[attr-defined]
+    simulator = Simulator(inner)
+    assert set(GUESSES) <= set(inner.concepts), "every simulator is of a situation that exists"
+    assert all(simulator.other[name] != name for name in GUESSES)
+    view = inner.view(inner.tokenizer.encode(b"import os\nprint(os.path)\nprint("))
+    declared = np.ones(view.reads.shape[1], dtype=np.bool_)
+    for boundary in range(view.n):
+        p = simulator.distribution("first_argument", declared, view.reads[boundary])
+        assert p.sum() == pytest.approx(1.0) and (p > 0).all()
+    nothing = simulator.distribution("first_argument", ~declared, view.reads[-1])
+    other = simulator.distribution("first_argument", ~declared, view.reads[0])
+    assert (nothing == other).all(), "undeclared reads are not looked at"
+    options = Options(str(models.unseen), limit=4)
+    (path,) = run(open_specs([str(models.constructed)]), load_tasks("simulation"), options, tmp_path, progress=QUIET)
+    values = read_results(path).values
+    assert values["positions"].sum() >= 48
+    assert values["correlation_own"].sum() > values["correlation_shuffled"].sum()
+    assert 0 < values["output_own"].sum() < values["positions"].sum()
+
+
+def test_a_perfect_imitation_changes_nothing(models: Models) -> None:
+    inner = models.open("constructed").model  # type: ignore[attr-defined]
+    view = inner.view(inner.tokenizer.encode(b"def f(a):\n    return a\n"))
+    at = inner.position(view, 5)
+    powers, total = inner.nets.powers(int(inner.net_of[at.concept]), view.reads[5][None])
+    same = replaced(inner, powers[0].astype(np.float64) / float(total[0])).position(view, 5).distribution
+    assert divergence(at.distribution, same) == pytest.approx(0.0, abs=1e-9)
+    p, q = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    assert divergence(p, q) == pytest.approx(1.0) and divergence(p, p) == 0.0
+    spread = np.array([0.5, 0.3, 0.2])
+    assert correlation(spread, spread) == pytest.approx(1.0) and correlation(spread, np.full(3, 1 / 3)) == 0.0
