@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench vision clean
 
 run: $(VENV)/.installed
 	$(BIN)/constructible eval quickstart
@@ -23,6 +23,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/constructible eval bench
 	$(BIN)/constructible eval leaderboard --write docs
 	$(BIN)/constructible eval report --out docs
+
+# Photographs where CONSTRUCTIBLE_DATA has them, otherwise the generated part world; the report is in runs/vision.
+vision: $(VENV)/.installed
+	$(BIN)/constructible vision track $(VISION_ARGS)
 
 # A stamp is newer than what it was made from, so a second call installs nothing. The virtual environment is made
 # again only where it is missing or its interpreter no longer runs.

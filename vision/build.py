@@ -9,7 +9,7 @@ earlier build left in the store is used again, with its original seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -253,7 +253,8 @@ class Plan:
         recipe = self.recipe
         return {
             "format": FORMAT, "cut": "root" if self.is_root else self.cut.spec, "classes": list(recipe.classes),
-            "seed": recipe.seed, "mode": recipe.mode, "size": self.images.size, "pooling": recipe.pooling,
+            "seed": recipe.seed, "mode": recipe.mode, "max_terms": recipe.max_terms, "others": recipe.others,
+            "size": self.images.size, "pooling": recipe.pooling,
             "hidden": list(recipe.hidden), "trained_on": list(self.known),
             "photographs": {"name": self.images.name, "hash": self.images.data_hash, "used": len(self.rows),
                             "skipped": len(self.images.skipped)},
@@ -370,6 +371,23 @@ class Plan:
             context.folder / "ontology.yaml", yaml.safe_dump(library_dict(self.library), sort_keys=False, width=110)
         )
         write_text(context.folder / "README.md", _readme(self._config(), len(self.truth)))
+
+
+def plan_of(config: Mapping[str, Any], images: ImageSet, library: Library) -> Plan:
+    """The plan that a model was built by, from its configuration.
+
+    Raises:
+        ConstructibleError: the photographs are not those it was built from.
+    """
+    if images.data_hash != config["photographs"]["hash"]:
+        raise ConstructibleError(
+            f"{images.name}: not the photographs that the model was built from.", fix="give the same data and --limit"
+        )
+    recipe = Recipe(
+        classes=tuple(config["classes"]), cut=config["cut"], seed=config["seed"], hidden=tuple(config["hidden"]),
+        pooling=config["pooling"], mode=config["mode"], max_terms=config["max_terms"], others=config["others"],
+    )  # fmt: skip
+    return Plan(images, library, recipe)
 
 
 class _Rows:

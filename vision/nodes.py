@@ -276,7 +276,7 @@ def _inputs(primitives: npt.NDArray[np.uint8], shape: NodeShape) -> Tensor:
     import torch
 
     chosen = primitives if len(shape.channels) == len(CHANNELS) else primitives[:, shape.channels]
-    return torch.from_numpy(np.ascontiguousarray(chosen)).float().div_(255.0)
+    return torch.from_numpy(chosen.astype(np.float32)).div_(255.0)  # a copy: what is memory-mapped stays read-only
 
 
 def _forward(inputs: Tensor, tensors: Sequence[Tensor], shape: NodeShape) -> Tensor:

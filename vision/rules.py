@@ -24,8 +24,10 @@ from vision.concepts import concept_name
 MAX_TERMS = 9
 OTHERS_WEIGHT = 0.5
 """How much telling a class from all others counts in the fit, beside telling the model's classes apart."""
+OTHERS_PER_CLASS = 30
+"""Photographs of each other class that the fit looks at."""
 _L1 = 0.002
-_STEPS = 500
+_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def fit_rules(
         truth: 1, 0 or -1, int8 [len(classes), concepts].
         class_names: one per class of the model.
     """
+    rows = _some_others(labels, classes)
+    scores, labels = scores[rows], labels[rows]
     weights, thresholds = np.ones(truth.shape), np.zeros(len(classes))
     allowed = truth >= 0
     present = truth == 1
@@ -190,6 +194,15 @@ def fit_rules(
         ]
         rules.append(Rule(label, rule_text(label, terms, round(float(thresholds[c]), 2)), names))
     return RuleSet(rules)
+
+
+def _some_others(labels: npt.NDArray[np.int64], classes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """All rows of the model's classes, the first few of each other class."""
+    rows = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rows.append(own if label in classes else own[:OTHERS_PER_CLASS])
+    return np.sort(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
 
 
 def _fit(

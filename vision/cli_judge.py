@@ -1,0 +1,133 @@
+"""`constructible vision fidelity | cards | track`: judge nodes, show them, run the whole track."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=_FOLDER)
+@click.argument("data")
+@click.option("--minutes", type=float, help="Wall-clock budget (default: 10).")
+@click.option("--steps", type=int, help="Training steps of the twins, instead of minutes.")
+@click.option("--limit", type=click.IntRange(1), help="As it was given to the build.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def fidelity(
+    model: Path, data: str, minutes: float | None, steps: int | None, limit: int | None, as_json: bool
+) -> None:  # fmt: skip
+    """Judge the nodes of MODEL, built from DATA: do they do what they are named for?
+
+    Writes fidelity.json and cards.html into MODEL/fidelity. The same command again resumes.
+    """
+    from ontology.fit import Budget
+    from ontology.progress import Progress
+
+    budget = Budget(steps=steps, minutes=10.0 if minutes is None and steps is None else minutes)
+    figures = run_fidelity(model, data, budget, Progress(), limit=limit)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("concept", "unseen classes", "p", "above random", "polarity", "place", "faithful"):
+        table.add_column(column, justify="left" if column == "concept" else "right")
+    for name, row in sorted(figures["nodes"].items(), key=lambda item: -(item[1]["transfer"]["auroc"] or 0)):
+        moved, place = row["transfer"], row["place"]
+        number = lambda value: "-" if value is None else f"{value:.2f}"  # noqa: E731
+        shown = (moved["auroc"], moved["p_value"], row["selectivity"], row["polarity"], place and place["pointing"])
+        table.add_row(name, *map(number, shown), "yes" if row["faithful"] else "no")
+    Console(soft_wrap=True).print(table)
+    summary = figures["summary"]
+    click.echo(
+        f"{len(summary['faithful'])} of {summary['nodes']} nodes are faithful and carry "
+        f"{summary['rule_weight_on_faithful']:.0%} of the rules' weight; {figures['random_concepts_that_pass']} of "
+        f"{len(figures['random_concepts'])} random concepts would pass."
+    )
+    click.echo(str(model / "fidelity" / "cards.html"))
+
+
+@click.command()
+@click.argument("data", default="")
+@click.option("--out", type=_FOLDER, default=Path("runs/vision"), show_default=True)
+@click.option("--classes", default="random:5", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--minutes", type=float, help="Budget of each model (default: 5); twice as much for judging nodes.")
+@click.option("--steps", type=int, help="Training steps of each model instead of minutes.")
+@click.option("--cuts", default="leaves,root", show_default=True, help="Models to compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON.")
+def track(
+    data: str, out: Path, classes: str, seed: int, minutes: float | None, steps: int | None, cuts: str, as_json: bool
+) -> None:  # fmt: skip
+    """The whole track: build, compare, judge, show. DATA: what $CONSTRUCTIBLE_DATA has, else part-world."""
+    from ontology.fit import Budget
+    from ontology.progress import Progress
+    from vision.runs import run_track
+
+    budget = Budget(steps=steps, minutes=5.0 if minutes is None and steps is None else minutes)
+    chosen = tuple(cut.strip() for cut in cuts.split(",") if cut.strip())
+    board = run_track(data or None, out, classes, seed, budget, chosen, Progress())
+    click.echo(json.dumps(board, indent=1) if as_json else (out / "leaderboard.md").read_text(encoding="utf-8"))
+    if not as_json:
+        click.echo(f"{out / 'report.html'}, {out / 'leaves' / 'fidelity' / 'cards.html'}")
+
+
+@click.command()
+@click.argument("which", type=click.Choice(["pooling", "cuts", "controls"]))
+@click.argument("data")
+@click.option("--out", required=True, type=_FOLDER)
+@click.option("--classes", default="random:5", show_default=True)
+@click.option("--draws", default="0,1", show_default=True, help="Seeds of the classes, separated by commas.")
+@click.option("--minutes", type=float, help="Budget of each model (default: 5).")
+@click.option("--steps", type=int, help="Training steps of each model instead of minutes.")
+@click.option("--json", "as_json", is_flag=True)
+def study(
+    which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, as_json: bool
+) -> None:  # fmt: skip
+    """Settle a question by measurement: pooling, cuts or controls. The same command again resumes."""
+    from ontology.errors import UsageError
+    from ontology.fit import Budget
+    from ontology.progress import Progress
+    from vision.study import run_study
+
+    seeds = [text.strip() for text in draws.split(",") if text.strip()]
+    if not seeds or not all(text.isdigit() for text in seeds):
+        raise UsageError(f"{draws!r} are no seeds.", fix="give numbers, for example --draws 0,1,2")
+    budget = Budget(steps=steps, minutes=5.0 if minutes is None and steps is None else minutes)
+    made = run_study(which, data, out, classes, [int(text) for text in seeds], budget, Progress())
+    click.echo(json.dumps(made, indent=1) if as_json else (out / "study.md").read_text(encoding="utf-8"))
+
+
+def run_fidelity(
+    folder: Path, data: str, budget: Any, progress: Any, *, limit: int | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Judge a model and write its cards; return the figures."""
+    from ontology.errors import UsageError
+    from ontology.io import read_json, write_text
+    from ontology.store import Store
+    from vision.build import plan_of
+    from vision.cards import render_cards
+    from vision.concepts import Library
+    from vision.data import read_images
+    from vision.fidelity import find_masks, judge
+    from vision.model import Constructed, load
+
+    opened = load(folder)
+    if not isinstance(opened, Constructed):
+        raise UsageError("a monolith has no nodes to judge.", fix="give a model of another cut", file=folder)
+    images = read_images(data, size=opened.size, limit_per_class=limit)
+    validation = read_images(data, "validation", size=opened.size)
+    plan = plan_of(opened.config, images, Library.load(folder / "ontology.yaml"))
+    out = folder / "fidelity"
+    judge(opened, plan, validation, out, budget, masks=find_masks(data, validation), store=Store(folder / ".store"),
+          progress=progress)  # fmt: skip
+    figures = read_json(out / "fidelity.json")
+    write_text(out / "cards.html", render_cards(opened, validation, figures))
+    return figures

@@ -1,0 +1,392 @@
+"""Judges the nodes of a model: each against its own question, against random concepts, and against plain controls.
+
+Twins of every node are trained in one run, on the photographs and for the steps of the build: without the classes of a
+fold (transfer to unseen classes), without the model's own classes (a new class by rule alone), from another seed (the
+swap test), and for permuted columns of the table (random concepts). Then the figures of `fidelity_metrics` are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ontology.environment import threads
+from ontology.fit import Budget, Fitted, Job, JobContext, fit, train
+from ontology.io import load_tensors, save_tensors, write_json
+from ontology.progress import Progress
+from ontology.stats import benjamini_hochberg
+from ontology.store import Store, code_hash
+from vision import fidelity_metrics as fm
+from vision.bank import primitives
+from vision.build import _NODE_CODE, Plan
+from vision.data import PART_WORLD, ImageSet
+from vision.model import Constructed
+from vision.nodes import NodeBank
+from vision.rules import accuracy, fit_rules, harden
+from vision.score import auroc
+from vision.train_nodes import NodePlan, NodeTrainer, calibrated
+
+FORMAT = "constructible-fidelity/1"
+FOLDS = 2
+CONTROLS = 12
+FALSE_DISCOVERY = 0.05
+
+
+class FidelityPlan:
+    """The jobs that judge one model.
+
+    Args:
+        model: a model of the leaf cut (or another cut with nodes).
+        plan: the plan it was built by.
+        validation: photographs that neither nodes nor rules have seen.
+        masks: where a part really is, by concept, bool [n, side, side]; boxes of the photographs where there are none.
+    """
+
+    def __init__(
+        self, model: Constructed, plan: Plan, validation: ImageSet,
+        masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.plan, self.validation, self.masks = model, plan, validation, dict(masks or {})
+        self.names = list(model.bank.names)
+        self.table = np.stack([plan.truth[name] for name in self.names], axis=1)
+        seed = plan.recipe.seed
+        self.folds = fm.class_folds(self.table, FOLDS, seed)
+        rng = np.random.default_rng((seed, 77))
+        picks = rng.choice(len(self.names), min(CONTROLS, len(self.names)), replace=False)
+        self.controls = {f"random_{k}": rng.permutation(self.table[:, i]) for k, i in enumerate(picks)}
+        self.control_shape = {f"random_{k}": plan.shape(self.names[i]) for k, i in enumerate(picks)}
+        place = {name: i for i, name in enumerate(plan.known)}
+        self.labels = np.array([place.get(name, -1) for name in validation.classes])[validation.labels]
+
+    def twins(self) -> list[NodePlan]:
+        """Everything that is trained, named CONCEPT@PURPOSE."""
+        made = []
+        columns = {name: self.plan.truth[name] for name in self.names} | self.controls
+        for name, column in columns.items():
+            shape = self.control_shape.get(name) or self.plan.shape(name)
+            for f, fold in enumerate(self.folds):
+                made.append(NodePlan(f"{name}@{f}", shape, _without(column, fold)))
+            if name not in self.controls:
+                made.append(NodePlan(f"{name}@new", shape, _without(column, self.plan.own)))
+                made.append(NodePlan(f"{name}@swap", shape, column, seed_name=f"{name} from another seed"))
+        return [twin for twin in made if (twin.truth == 1).sum() >= 1 and (twin.truth == 0).sum() >= 1]
+
+    def jobs(self) -> list[Job]:
+        """The plan."""
+        bank, nodes = self.plan.jobs()[0], [f"node-{name}" for name in self.names]
+        spec = [[t.name, t.truth.tolist(), t.shape.scale, list(t.shape.hidden), t.shape.pooling] for t in self.twins()]
+        code = code_hash(*_NODE_CODE, "vision.fidelity", "vision.fidelity_metrics")
+        model = {"nodes": nodes, "rules": [rule.source for rule in self.model.rules.rules],
+                 "calibration": [[n.slope, n.offset] for n in self.model.bank.nodes]}  # fmt: skip
+        data = {"validation": self.validation.data_hash, "masks": sorted(self.masks), "code": code}
+        twins = Job(
+            "twins", {"spec": spec, "seed": self.plan.recipe.seed, **data}, self.run_twins, ("primitives",), kind="net",
+            place=None, modules=len(spec),
+        )  # fmt: skip
+        judged = Job("fidelity", {**model, **data}, self.run_judge, ("primitives", "twins"), reserve_seconds=60)
+        return [bank, twins, judged]
+
+    def run_twins(self, context: JobContext) -> None:
+        """Train all twins together, calibrate them, keep what they say of the photographs."""
+        import torch
+
+        torch.set_num_threads(threads())
+        maps, plan, twins = self.plan._primitives(context), self.plan, self.twins()
+        trainer = NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed)
+        train(trainer, context)
+        bank = NodeBank(trainer.finish())
+        table = np.stack([twin.truth for twin in twins], axis=1)
+        held = bank.pooled(maps[plan.held])
+        good, _ = calibrated(bank.nodes, table, held, plan.labels[plan.held])
+        steady = {node.name: node for node in good}
+        nodes = NodeBank([steady.get(node.name, node) for node in bank.nodes])
+        found = np.concatenate(
+            [nodes.pooled(primitives(np.array(self.validation.pixels[i : i + 500])))
+             for i in range(0, len(self.validation), 500)]
+        )  # fmt: skip
+        slopes = np.array([node.slope if node.name in steady else 0.0 for node in nodes.nodes])
+        save_tensors(
+            context.folder / "twins.safetensors",
+            {"validation": found, "held": held, "slope": slopes, "offset": np.array([n.offset for n in nodes.nodes])},
+        )
+        write_json(context.folder / "twins.json", {"names": [twin.name for twin in twins]})
+
+    def run_judge(self, context: JobContext) -> None:
+        """Take all figures and write `fidelity.json`."""
+        from ontology.io import read_json
+
+        names = read_json(context.inputs["twins"] / "twins.json")["names"]
+        stored = load_tensors(context.inputs["twins"] / "twins.safetensors")
+        column = {name: i for i, name in enumerate(names)}
+        with context.progress.task("fidelity"):
+            judged = _Judge(self, column, stored, self.plan._primitives(context)).all()
+        write_json(context.folder / "fidelity.json", judged)
+
+
+class _Judge:
+    """The figures, one method each."""
+
+    def __init__(
+        self, plan: FidelityPlan, column: Mapping[str, int], twins: Mapping[str, npt.NDArray[Any]],
+        maps: npt.NDArray[np.uint8],
+    ) -> None:  # fmt: skip
+        self.p, self.column, self.twins, self.maps = plan, column, twins, maps
+        self.model, self.names = plan.model, plan.names
+        self.pixels, self.labels = plan.validation.pixels, plan.labels
+        self.primitives = np.concatenate(
+            [primitives(np.array(self.pixels[i : i + 500])) for i in range(0, len(self.pixels), 500)]
+        )
+        self.pooled = self.model.bank.pooled(self.primitives)
+        self.scores = self.model.bank.calibrate(self.pooled)
+        self.target = np.array([plan.plan.own.index(c) if c in plan.plan.own else -1 for c in self.labels])
+
+    def all(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        per_node = {name: self.node(i, name) for i, name in enumerate(self.names)}
+        controls = {name: asdict(self.transfer(name, column)) for name, column in self.p.controls.items()}
+        passed, _ = benjamini_hochberg([row["transfer"]["p_value"] for row in per_node.values()], FALSE_DISCOVERY)
+        known = [row["auroc"] for row in controls.values() if not np.isnan(row["auroc"])]
+        base = float(np.mean(known)) if known else 0.5
+        for row, ok in zip(per_node.values(), passed, strict=True):
+            row["selectivity"] = row["transfer"]["auroc"] - base
+            row["faithful"] = bool(ok and row["selectivity"] > 0 and row["polarity"] > 0.5)
+            if np.isnan(row["transfer"]["auroc"]):
+                row["why_not"] = "too few classes to leave some out"
+        everything, _ = benjamini_hochberg(
+            [*(r["transfer"]["p_value"] for r in per_node.values()), *(r["p_value"] for r in controls.values())],
+            FALSE_DISCOVERY,
+        )
+        return _clean(
+            {
+                "format": FORMAT, "nodes": per_node, "random_concepts": controls,
+                "random_concepts_that_pass": int(everything[len(per_node) :].sum()),
+                "random_concepts_mean_auroc": base, "folds": [[self.p.plan.known[c] for c in f] for f in self.p.folds],
+                "summary": self.summary(per_node),
+            }
+        )  # fmt: skip
+
+    def transfer(self, name: str, column: npt.NDArray[np.int8]) -> fm.Transfer:
+        """Twins on the classes they never saw."""
+        scores, folds = [], []
+        for f, fold in enumerate(self.p.folds):
+            if f"{name}@{f}" in self.column:
+                scores.append(np.asarray(self.twins["validation"][:, self.column[f"{name}@{f}"]]))
+                folds.append(fold)
+        return fm.held_out_transfer(scores, self.labels, column, folds, seed=self.p.plan.recipe.seed)
+
+    def node(self, i: int, name: str) -> dict[str, Any]:
+        """One node's card, in numbers."""
+        truth = self.p.table[:, i]
+        own = {
+            "polarity": fm.polarity(self.pooled[:, i], self.labels, truth),
+            "transfer": asdict(self.transfer(name, truth)),
+            "controls": self.plain_controls(truth),
+            "true_of": [c for c, t in zip(self.p.plan.known, truth, strict=True) if t == 1],
+        }
+        own["memory"] = own["polarity"] - own["transfer"]["auroc"]  # how much better it is on classes it has seen
+        return own | self.place(i, name, truth)
+
+    def plain_controls(self, truth: npt.NDArray[np.int8]) -> dict[str, float]:
+        """The colour-histogram control and the class memoriser, on the same held-out classes."""
+        features = np.concatenate([self.primitives.mean((2, 3)), self.primitives.std((2, 3))], axis=1)
+        rows = np.sort(self.p.plan.learn[:: max(1, len(self.p.plan.learn) // 4000)])
+        taught = self.maps[rows]
+        learned = np.concatenate([taught.mean((2, 3)), taught.std((2, 3))], axis=1)
+        both = np.concatenate([learned, features])
+        labels = np.concatenate([self.p.plan.labels[rows], self.labels])
+        train = np.arange(len(both)) < len(learned)
+        out = {}
+        for key, through in (("picture_statistics", False), ("class_memoriser", True)):
+            scores = [
+                fm.ridge_transfer(both, labels, train, truth, fold, through_classes=through)[len(learned) :]
+                for fold in self.p.folds
+                if {0, 1} <= set(_without(truth, fold).tolist())
+            ]
+            folds = [fold for fold in self.p.folds if {0, 1} <= set(_without(truth, fold).tolist())]
+            out[key] = fm.held_out_transfer(scores, self.labels, truth, folds).auroc
+        return out
+
+    def place(self, i: int, name: str, truth: npt.NDArray[np.int8]) -> dict[str, Any]:
+        """Pointing, energy and locality, where it is known where the thing is."""
+        has = (truth[np.maximum(self.labels, 0)] == 1) & (self.labels >= 0)
+        boxes = self.p.validation.boxes
+        masks = self.p.masks.get(name)
+        if masks is not None:
+            has &= masks.any((1, 2))
+        else:
+            has &= ~np.isnan(boxes).any(1)
+        rows = np.flatnonzero(has)[:400]
+        if len(rows) < 5 or self.model.concepts[name]["kind"] == "context":
+            return {"place": None}
+        known = masks[rows] if masks is not None else fm.box_masks(boxes[rows], self.pixels.shape[1])
+        maps = NodeBank([self.model.bank.nodes[i]]).maps(self.primitives[rows])[:, 0]
+        hits, centre = fm.pointing(maps, known)
+        inside, area = fm.energy(maps, known)
+        bank = NodeBank([self.model.bank.nodes[i]])
+        # A photograph's box is hidden as a whole; a mask is widened by a cell, so that its outline does not remain.
+        hide = known if masks is None else _widen(known, self.pixels.shape[1] // 16)
+        some = rows[:150]
+        hide = hide[:150]
+        original = self.pooled[some, i]
+        without = bank.pooled(primitives(_hidden(self.pixels[some], hide)))[:, 0]
+        alone = bank.pooled(primitives(_hidden(self.pixels[some], ~hide)))[:, 0]
+        return {
+            "place": {
+                "truth": "mask" if masks is not None else "box", "pictures": len(rows), "pointing": hits,
+                "pointing_centre": centre, "energy_inside": inside, "area": area,
+                "locality": fm.locality(original, without, alone),
+            }
+        }  # fmt: skip
+
+    def summary(self, per_node: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What is said of the whole model."""
+        own = self.target >= 0
+        target = self.target[own]
+        scores = self.scores[own]
+        values = self.model.values_of
+        faithful = [name for name in self.names if per_node[name]["faithful"]]
+        weight = {name: sum(abs(r.influence.get(name, 0.0)) for r in self.model.rules.rules) for name in self.names}
+        total = sum(weight.values())
+        held_labels = self.p.plan.labels[self.p.plan.held]
+        held = self.model.bank.scores(self.maps[self.p.plan.held])
+        base = accuracy(values(scores), target)
+        swap = self.twin_scores("swap", "validation")[own]
+        new_held, new = self.twin_scores("new", "held"), self.twin_scores("new", "validation")[own]
+        everything = list(range(len(self.names)))
+        places = [self.names.index(name) for name in faithful]
+        return {
+            "nodes": len(self.names), "faithful": faithful, "faithful_share": len(faithful) / len(self.names),
+            "rule_weight_on_faithful": sum(weight[n] for n in faithful) / total if total else 0.0,
+            "positive_polarity_share": float(np.mean([row["polarity"] > 0.5 for row in per_node.values()])),
+            "mean_transfer_auroc": _mean(row["transfer"]["auroc"] for row in per_node.values()),
+            "mean_controls": {key: _mean(row["controls"][key] for row in per_node.values())
+                              for key in ("picture_statistics", "class_memoriser")},
+            "accuracy": base,
+            "accuracy_faithful_only": self.refit(held, held_labels, scores, target, places),
+            "accuracy_swapped_nodes": accuracy(values(swap), target),
+            "swap_drop": base - accuracy(values(swap), target),
+            "accuracy_new_classes_by_rule_alone": self.refit(new_held, held_labels, new, target, everything),
+            "hard_minus_soft": accuracy(self.model.rules.values(harden(scores), self.names), target)
+            - accuracy(self.model.rules.values(scores, self.names), target),
+            "interventions": self.interventions(scores, target),
+        }  # fmt: skip
+
+    def twin_scores(self, purpose: str, part: str) -> npt.NDArray[np.float64]:
+        """Calibrated scores of the twins of one purpose, [n, nodes]; one half where there is no such twin."""
+        out = np.full((len(self.twins[part]), len(self.names)), 0.5)
+        for i, name in enumerate(self.names):
+            j = self.column.get(f"{name}@{purpose}")
+            if j is not None:
+                z = self.twins[part][:, j] * self.twins["slope"][j] + self.twins["offset"][j]
+                out[:, i] = 1 / (1 + np.exp(-np.clip(z, -30, 30)))
+        return out
+
+    def refit(
+        self, held: npt.NDArray[np.float64], held_labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64],
+        target: npt.NDArray[np.int64], columns: Sequence[int],
+    ) -> float | None:  # fmt: skip
+        """Accuracy of rules that are fitted anew on some nodes' scores alone; None without nodes."""
+        if not columns:
+            return None
+        picked = list(columns)
+        recipe = self.p.plan.recipe
+        truth = self.p.table[self.p.plan.own][:, picked]
+        names = [self.names[i] for i in picked]
+        rules = fit_rules(held[:, picked], held_labels, self.p.plan.own, truth, names, recipe.classes,
+                          max_terms=recipe.max_terms)  # fmt: skip
+        return accuracy(rules.values(scores[:, picked], names), target)
+
+    def interventions(self, scores: npt.NDArray[np.float64], target: npt.NDArray[np.int64]) -> dict[str, list[float]]:
+        """Accuracy after correcting concepts of each picture by the table, in random and in the least helpful order."""
+        table = self.p.table[self.p.plan.own].astype(np.float64)
+        table[table < 0] = np.nan
+        truth = table[target]
+        known = [np.flatnonzero(~np.isnan(row)) for row in truth]
+        rng = np.random.default_rng(self.p.plan.recipe.seed)
+        randomly = [rng.permutation(row).tolist() for row in known]
+        # Least helpful first: those that are nearly right already.
+        wrong = np.abs(np.nan_to_num(truth, nan=0.5) - scores)
+        worst = [row[np.argsort(wrong[i][row])].tolist() for i, row in enumerate(known)]
+        return {
+            "random": fm.intervention_curve(self.model.values_of, scores, truth, target, randomly),
+            "least_helpful_first": fm.intervention_curve(self.model.values_of, scores, truth, target, worst),
+        }
+
+
+def judge(
+    model: Constructed,
+    plan: Plan,
+    validation: ImageSet,
+    out: str | Path,
+    budget: Budget,
+    *,
+    masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Judge a model's nodes; writes `fidelity.json` into `out`. The same call again resumes."""
+    return fit(FidelityPlan(model, plan, validation, masks).jobs(), out, store, budget, progress)
+
+
+def find_masks(source: str, validation: ImageSet) -> dict[str, npt.NDArray[np.bool_]]:
+    """The exact masks of a part world: `masks.safetensors` beside the data, or drawn again; empty for photographs."""
+    from vision.part_world import PARTS, draw_set, mask_array
+
+    path = Path(source) / "masks.safetensors"
+    if path.is_file():
+        packed = load_tensors(path)
+        found = {name: np.unpackbits(np.asarray(bits), axis=2).astype(np.bool_) for name, bits in packed.items()}
+    elif match := PART_WORLD.fullmatch(source):
+        per_class = len(validation) // len(validation.classes)
+        drawings = draw_set("validation", per_class, seed=int(match[1] or 0))
+        found = {name: mask_array(drawings, name) for name in PARTS}
+    else:
+        return {}
+    return found if all(len(mask) == len(validation) for mask in found.values()) else {}
+
+
+def _without(column: npt.NDArray[np.int8], classes: Sequence[int]) -> npt.NDArray[np.int8]:
+    out = column.copy()
+    out[list(classes)] = -1
+    return out
+
+
+def _hidden(pixels: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Pictures with what a mask covers painted over by the mean colour of the rest."""
+    out = np.array(pixels)
+    for picture, mask in zip(out, masks, strict=True):
+        if mask.any() and not mask.all():
+            picture[mask] = picture[~mask].mean(0).astype(np.uint8)
+    return out
+
+
+def _widen(masks: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
+    out = masks.copy()
+    for shift in range(1, by + 1):
+        for axis in (1, 2):
+            out |= np.roll(masks, shift, axis) | np.roll(masks, -shift, axis)
+    return out
+
+
+def _mean(values: Any) -> float:
+    known = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no nan: None instead; four decimals."""
+    if isinstance(value, Mapping):
+        return {key: _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else round(float(value), 4)
+    return value
+
+
+__all__ = ["FidelityPlan", "auroc", "find_masks", "judge"]

@@ -1,0 +1,180 @@
+"""Studies that settle a question by measurement: pooling, cuts, controls, growth. Each writes JSON and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ontology.environment import describe
+from ontology.fit import Budget
+from ontology.io import make_folder, read_json, write_json, write_text
+from ontology.progress import Progress
+from ontology.stats import bootstrap_ratio
+from ontology.store import Store
+from vision.build import Plan, Recipe, build, choose_classes
+from vision.cli import find_library
+from vision.concepts import Library
+from vision.data import ImageSet, list_classes, read_images
+from vision.fidelity import find_masks
+from vision.fidelity_metrics import energy, pointing
+from vision.model import Constructed, RootModel, load
+from vision.nodes import POOLINGS, NodeBank
+from vision.score import score
+
+FORMAT = "constructible-vision-study/1"
+
+
+class Study:
+    """What the studies share: data, draws of classes, a store so that equal work is done once.
+
+    Args:
+        draws: seeds of classes; each figure is given for every one.
+    """
+
+    def __init__(
+        self, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress
+    ) -> None:  # fmt: skip
+        self.data, self.out, self.budget, self.progress = data, make_folder(out), budget, progress
+        self.images, self.validation = read_images(data), read_images(data, "validation")
+        self.library: Library = find_library(data, self.images, None)
+        self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
+        self.store = Store(out / ".store")
+
+    def model(self, name: str, recipe: Recipe, images: ImageSet | None = None) -> Constructed | RootModel:
+        """Build (or find) one model and open it."""
+        folder = self.out / name
+        build(images or self.images, self.library, folder, self.budget, recipe, store=self.store,
+              progress=self.progress)  # fmt: skip
+        return load(folder)
+
+    def figures(self, opened: Constructed | RootModel) -> dict[str, Any]:
+        """Accuracy, one against all, mean concept AUROC, and where maps point."""
+        found = score(opened, self.validation).as_json()
+        areas = [row["auroc"] for row in found["per_concept"].values() if row["auroc"] is not None]
+        row = {key: found[key] for key in ("accuracy", "balanced_one_vs_rest", "parameters", "photographs")}
+        row |= {"concept_auroc": float(np.mean(areas)) if areas else None,
+                "right_polarity": float(np.mean([a > 0.5 for a in areas])) if areas else None}  # fmt: skip
+        return row | (self.places(opened) if isinstance(opened, Constructed) else {})
+
+    def places(self, opened: Constructed) -> dict[str, Any]:
+        """Pointing game and energy inside the exact masks, over the concepts that have them (part world only)."""
+        from vision.bank import primitives
+
+        masks = find_masks(self.data, self.validation)
+        rows = []
+        for i, name in enumerate(opened.bank.names):
+            if name in masks:
+                has = np.flatnonzero(masks[name].any((1, 2)))[:200]
+                maps = NodeBank([opened.bank.nodes[i]]).maps(primitives(np.array(self.validation.pixels[has])))[:, 0]
+                hits, _ = pointing(maps, masks[name][has])
+                inside, area = energy(maps, masks[name][has])
+                rows.append((hits, inside, area))
+        if not rows:
+            return {}
+        hits, inside, area = np.mean(rows, axis=0).tolist()
+        return {"pointing": hits, "energy_inside": inside, "mask_area": area}
+
+
+def pooling(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """The ways of making one number of a map."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for how in POOLINGS:
+        for seed, classes in study.draws:
+            recipe = Recipe(classes=classes, seed=seed, pooling=how)
+            rows.setdefault(how, []).append(study.figures(study.model(f"{how}-{seed}", recipe)))
+    return rows
+
+
+def cuts(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """Nets at the root, at classes, at parts, at features: where does construction cost?"""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for cut in ("root", "classes", "parts", "leaves"):
+        for seed, classes in study.draws:
+            rows.setdefault(cut, []).append(
+                study.figures(study.model(f"{cut}-{seed}", Recipe(classes=classes, seed=seed, cut=cut)))
+            )
+    return rows
+
+
+def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """The table against a permuted one: does it matter what the nodes are told that classes show?"""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for seed, classes in study.draws:
+        rows.setdefault("table", []).append(
+            study.figures(study.model(f"table-{seed}", Recipe(classes=classes, seed=seed)))
+        )
+        right = study.library
+        study.library = permuted(right, study.images.classes, seed)
+        try:
+            recipe = Recipe(classes=classes, seed=seed)
+            Plan(study.images, study.library, recipe)
+            found = study.model(f"permuted-{seed}", recipe)
+        finally:
+            study.library = right
+        rows.setdefault("permuted table", []).append(study.figures(found))
+        hard = replace(Recipe(classes=classes, seed=seed), mode="hard")
+        rows.setdefault("0/1 rules", []).append(study.figures(study.model(f"hard-{seed}", hard)))
+    return rows
+
+
+STUDIES: dict[str, Callable[[Study], dict[str, list[dict[str, Any]]]]] = {
+    "pooling": pooling, "cuts": cuts, "controls": controls,
+}  # fmt: skip
+
+
+def permuted(library: Library, labels: Sequence[str], seed: int) -> Library:
+    """The library with what classes show dealt out anew among the classes of the data."""
+    known = [library.classes[name] for name in labels if name in library.classes]
+    order = np.random.default_rng((seed, 5)).permutation(len(known))
+    dealt = []
+    for entry, i in zip(known, order, strict=True):
+        other = known[int(i)]
+        shown = {"parts": other.parts, "whole": other.whole, "context": other.context, "unclear": other.unclear}
+        dealt.append(entry.model_copy(update=shown))
+    return Library(library.features.values(), dealt, name=f"{library.name}, permuted")
+
+
+def run_study(
+    which: str, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress
+) -> dict[str, Any]:  # fmt: skip
+    """Run one study; writes `study.json` and `study.md` into `out`."""
+    study = Study(data, out, classes, draws, budget, progress)
+    rows = STUDIES[which](study)
+    made = {
+        "format": FORMAT, "study": which, "data": Path(data).name, "steps": budget.steps, "minutes": budget.minutes,
+        "draws": {str(seed): list(names) for seed, names in study.draws}, "rows": rows, "environment": describe(),
+    }  # fmt: skip
+    write_json(out / "study.json", made)
+    write_text(out / "study.md", table(read_json(out / "study.json")))
+    return made
+
+
+def table(made: dict[str, Any]) -> str:
+    """The figures as Markdown: means over draws, with an interval of the accuracy over all photographs and draws."""
+    keys = ["balanced_one_vs_rest", "concept_auroc", "right_polarity", "pointing", "energy_inside", "parameters"]
+    keys = [key for key in keys if any(key in row and row[key] is not None for r in made["rows"].values() for row in r)]
+    lines = [
+        "| "
+        + " | ".join([made["study"], "accuracy", "95 % interval", *(key.replace("_", " ") for key in keys)])
+        + " |",
+        "| --- |" + " ---: |" * (len(keys) + 2),
+    ]
+    for name, rows in made["rows"].items():
+        right = np.concatenate(
+            [np.repeat([1.0, 0.0], [round(r["accuracy"] * r["photographs"]),
+                                    r["photographs"] - round(r["accuracy"] * r["photographs"])]) for r in rows]
+        )  # fmt: skip
+        draw = np.repeat(np.arange(len(rows)), [r["photographs"] for r in rows])
+        interval = bootstrap_ratio(right, np.ones(len(right)), draw.tolist() if len(rows) > 1 else None)
+        cells = [name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}"]
+        for key in keys:
+            known = [row[key] for row in rows if row.get(key) is not None]
+            cells.append(
+                "" if not known else f"{np.mean(known):,.0f}" if key == "parameters" else f"{np.mean(known):.3f}"
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
