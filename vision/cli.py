@@ -81,7 +81,7 @@ def build(
         ledger=ledger,
     )  # fmt: skip
     if as_json:
-        result = {"out": str(out), "classes": list(chosen), "seconds": fitted.total_seconds, "jobs": fitted.seconds,
+        result = {"out": str(out), "classes": list(chosen), "seconds": fitted.total_seconds, "jobs": ledger.jobs(),
                   "reused": list(fitted.reused), "photographs": len(images),
                   "skipped": [list(row) for row in images.skipped]}  # fmt: skip
         click.echo(json.dumps(result, indent=1))

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 FORMAT = "constructible-nodes/1"
 MAX_PARAMS = 10_000
-Pooling = Literal["average", "max", "lse", "topk", "linear_softmax"]
-POOLINGS: tuple[Pooling, ...] = ("average", "max", "lse", "topk", "linear_softmax")
+Pooling = Literal["average", "max", "lse", "annealed", "topk", "linear_softmax"]
+POOLINGS: tuple[Pooling, ...] = ("average", "max", "lse", "annealed", "topk", "linear_softmax")
+SHARPNESS = 2.0
+FIRST_SHARPNESS = 0.3
 
 # scale -> kernels of the three convolutions; the second one halves the map where its kernel is 3.
 _KERNELS: dict[float, tuple[int, int, int]] = {
@@ -211,11 +213,12 @@ class NodeBank:
         return np.round(1 / (1 + np.exp(-np.clip(pooled * slopes + offsets, -30, 30))), 4)
 
 
-def pool(maps: Tensor, how: Pooling) -> Tensor:
+def pool(maps: Tensor, how: Pooling, progress: float = 1.0) -> Tensor:
     """Maps [n, nodes, h, w] -> [n, nodes].
 
-    `lse` is log-mean-exp with sharpness 2; `topk` the mean of the largest quarter; `linear_softmax` weighs each cell's
-    probability by itself (Wang, Li and Metze 2019) and answers as a logit.
+    `lse` is log-mean-exp with sharpness 2; `annealed` the same with a sharpness that rises in training (`progress`, 0
+    to 1) from 0.3, which is nearly the average; `topk` the mean of the largest quarter; `linear_softmax` weighs each
+    cell's probability by itself (Wang, Li and Metze 2019) and answers as a logit.
     """
     import torch
 
@@ -224,8 +227,10 @@ def pool(maps: Tensor, how: Pooling) -> Tensor:
         return flat.mean(2)
     if how == "max":
         return flat.amax(2)
-    if how == "lse":
-        return (torch.logsumexp(2.0 * flat, 2) - math.log(flat.shape[2])) / 2.0
+    if how in ("lse", "annealed"):
+        share = min(1.0, progress / 0.7) if how == "annealed" else 1.0
+        sharp = FIRST_SHARPNESS + (SHARPNESS - FIRST_SHARPNESS) * share
+        return (torch.logsumexp(sharp * flat, 2) - math.log(flat.shape[2])) / sharp
     if how == "topk":
         return flat.topk(max(1, flat.shape[2] // 4), 2).values.mean(2)
     share = torch.sigmoid(flat)

@@ -26,7 +26,7 @@ OTHERS_WEIGHT = 0.5
 """How much telling a class from all others counts in the fit, beside telling the model's classes apart."""
 OTHERS_PER_CLASS = 30
 """Photographs of each other class that the fit looks at."""
-_L1 = 0.002
+_L1 = 0.008
 _STEPS = 400
 
 

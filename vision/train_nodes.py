@@ -134,7 +134,7 @@ class NodeTrainer:
             inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
             leaves = [p.detach().requires_grad_() for p in params]
             with torch.enable_grad():
-                logits = pool(_forward(inputs, leaves, shape), shape.pooling)
+                logits = pool(_forward(inputs, leaves, shape), shape.pooling, self._fraction)
                 losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
                 loss = (losses * weights[:, columns]).mean(0).sum()
                 gradients = torch.autograd.grad(loss, leaves)
