@@ -151,7 +151,7 @@ def curve(run: Path, svg: Path | None, as_json: bool) -> None:
 
     Models of the kind nets-only make a second curve, the neural part alone.
     """
-    from eval.curves import curve_plot, decomposition
+    from eval.curves import control_words, curve_plot, decomposition
     from ontology.io import write_text
 
     curves = decomposition(run)
@@ -161,6 +161,7 @@ def curve(run: Path, svg: Path | None, as_json: bool) -> None:
         rows = [
             {
                 "curve": one.name, "answer": one.words, "warnings": one.warnings,
+                "controls": [control_words(control) for control in one.controls],
                 "cuts": [{"cut": p.cut, "bits_per_byte": p.value, "low": p.low, "high": p.high,
                           "parameters": p.parameters, "seeds": len(p.side.results)} for p in one.points],
                 "steps": [{"step": s.part, **s.comparison.as_dict("bits"), "q_value": s.q_value, "verdict": s.verdict}
@@ -180,6 +181,8 @@ def curve(run: Path, svg: Path | None, as_json: bool) -> None:
         for text in one.warnings:
             click.echo(f"  not equal: {text}")
         click.echo(f"  {one.words}")
+        for control in one.controls:
+            click.echo(f"  {control_words(control)}")
 
 
 @eval_.command()
@@ -254,3 +257,26 @@ def bench(
                 benchmarks=benchmarks, limit=limit)  # fmt: skip
     for path in run_bench(plan, command):
         click.echo(path)
+
+
+@eval_.command("random-router")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--data", default="stdlib:held-out", show_default=True, help="Text whose states the questions divide.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def random_router_(out: Path, data: str, seed: int) -> None:
+    """Write a router of random questions to OUT, a control to build with `cgpt build --router OUT`."""
+    import numpy as np
+
+    from cgpt import lexer
+    from cgpt.model import HERE
+    from cgpt.score import read_paths
+    from eval.controls import random_router
+    from ontology.io import write_text
+    from ontology.routers import Router
+
+    states = []
+    for file in read_paths([data]).files[:100]:
+        text = np.frombuffer(file.data, dtype=np.uint8)
+        states.append(lexer.run(text, np.arange(0, len(text), 7))[0])
+    concepts = Router.load(HERE / "router.py", lexer.FIELDS).concepts
+    click.echo(write_text(out, random_router(concepts, lexer.FIELDS, np.concatenate(states), seed)))

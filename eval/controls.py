@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.model import ConstructedLM, load
-from eval.models import EvalModel, Ours
+from eval.models import RANDOM_MARK, EvalModel, Ours
 from ontology.errors import UsageError
 from ontology.routers import StateField
 
@@ -47,6 +47,7 @@ def open_shuffled_router(name: str, folder: Path) -> EvalModel:
         raise UsageError("this router has one situation only.", fix="give a model with more", file=folder)
     model.router = _Shuffled(model.router)  # type: ignore[assignment]
     opened = Ours(name, model)
+    opened.control = "shuffled router"
     opened.abilities -= {"explain"}
     return opened
 
@@ -67,7 +68,7 @@ def random_router(concepts: Sequence[str], fields: Sequence[StateField], states:
     if not concepts:
         raise ValueError("a random router needs concepts")
     rng = np.random.default_rng(seed)
-    lines = ["def route(state):", f"    # Random questions, seed {seed}: a control, not a description of anything."]
+    lines = ["def route(state):", f"    # {RANDOM_MARK} {seed}: a control, not a description of anything."]
 
     def question(rows: np.ndarray) -> tuple[str, np.ndarray]:
         best = ("", np.zeros(len(rows), dtype=np.bool_), -1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.compare import Difference, Side, adjusted, differences, read_side
+from eval.compare import Difference, Pair, Side, adjusted, differences, read_side
 from eval.plots import Point, Series, line_plot
 from eval.runner import MANY_CLUSTERS
 from ontology.errors import ConstructibleError, UsageError
@@ -40,12 +40,14 @@ class CutPoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cuts from the root down, and what each step costs (a positive difference is bits lost)."""
+    """Cuts from the root down, what each step costs (a positive difference is bits lost), and what controls cost
+    against the model with the same cut."""
 
     name: str
     points: list[CutPoint]
     steps: list[Difference]
     warnings: list[str]
+    controls: list[Difference]
 
     @property
     def worst(self) -> Difference | None:
@@ -92,10 +94,15 @@ def decomposition(run: Path) -> list[Curve]:
     sides = all_sides(run)
     for kind, name in (("", "with tables and caches"), ("nets-only", "neural part alone")):
         chosen: dict[str, Side] = {}
+        controls = [side for side in sides if side.header["model"].get("control")]
         for side in sides:
             cut = side.header["budget"]["cut"]
             # A transformer at the root is neural part and whole alike.
-            if cut is not None and (side.header["model"]["kind"] == kind or (kind and cut == "root")):
+            if (
+                side not in controls
+                and cut is not None
+                and (side.header["model"]["kind"] == kind or (kind and cut == "root"))
+            ):
                 if cut in chosen:
                     raise UsageError(
                         f"{chosen[cut].name!r} and {side.name!r} are both at the cut {cut!r}.",
@@ -103,7 +110,9 @@ def decomposition(run: Path) -> list[Curve]:
                     )  # fmt: skip
                 chosen[cut] = side
         if chosen and not (kind and set(chosen) == {"root"}):
-            curves.append(_curve(name, [chosen[cut] for cut in sorted(chosen, key=_depth)], run))
+            line = [chosen[cut] for cut in sorted(chosen, key=_depth)]
+            # A control is the whole model with one thing random: it belongs beside the first curve.
+            curves.append(_curve(name, line, [] if kind else controls, run))
     if not curves:
         raise UsageError("no model here says at which cut it was built.", fix="build with --cut", file=run)
     return curves
@@ -114,8 +123,8 @@ def _depth(cut: str) -> tuple[float, str]:
     return fixed.get(cut, float(cut) if cut.isdigit() else 1e5), cut
 
 
-def _curve(name: str, sides: Sequence[Side], run: Path) -> Curve:
-    _same_bytes(sides, run)
+def _curve(name: str, sides: Sequence[Side], controls: Sequence[Side], run: Path) -> Curve:
+    _same_bytes([*sides, *controls], run)
     points, pairs, warnings = [], [], []
     for side in sides:
         bits, size, clusters = _matrix(side, sides[0].results[0].examples)
@@ -131,8 +140,7 @@ def _curve(name: str, sides: Sequence[Side], run: Path) -> Curve:
                 f"{upper.side.name} has {len(upper.side.results)} seeds, {lower.side.name} {len(lower.side.results)}.",
                 fix="measure as many of each", file=run,
             )  # fmt: skip
-        found, _ = differences(TASK, lower.side, upper.side)
-        whole = next(row for row in found if row[1] == "" and row[2].name == METRIC)
+        whole = _whole(lower.side, upper.side)
         pairs.append((whole[0], f"{upper.cut} to {lower.cut}", *whole[2:]))
     with_nets = [point for point in points if point.cut != "plain"]
     sizes = [point.parameters for point in with_nets]
@@ -145,7 +153,21 @@ def _curve(name: str, sides: Sequence[Side], run: Path) -> Curve:
     seconds = [budget.seconds for point in with_nets for budget in point.side.budgets if budget.seconds]
     if seconds and max(seconds) > _SAME * min(seconds):
         warnings.append(f"seconds are not equal across the cuts with nets: {min(seconds):.0f} to {max(seconds):.0f}")
-    return Curve(name, points, adjusted(pairs), warnings)
+    beside = []
+    for control in controls:
+        meant = [point.side for point in points if point.cut == control.header["budget"]["cut"]]
+        for side in meant:
+            if len(side.results) == len(control.results):
+                whole = _whole(control, side)
+                label = f"{control.header['model']['control']} at {side.header['budget']['cut']}"
+                beside.append((whole[0], label, *whole[2:]))
+    return Curve(name, points, adjusted(pairs), warnings, adjusted(beside))
+
+
+def _whole(a: Side, b: Side) -> Pair:
+    """A minus B in bits per byte, all situations together."""
+    found, _ = differences(TASK, a, b)
+    return next(row for row in found if row[1] == "" and row[2].name == METRIC)
 
 
 def _same_bytes(sides: Sequence[Side], run: Path) -> None:
@@ -170,6 +192,14 @@ def _matrix(side: Side, order: list[str]) -> tuple[np.ndarray, np.ndarray, list[
     index = [at[name] for name in order]
     labels = [first.clusters[i] for i in index]
     return np.array(rows), first.values["bytes"][index], labels if len(set(labels)) >= MANY_CLUSTERS else None
+
+
+def control_words(one: Difference) -> str:
+    """What a control says, in one sentence."""
+    ends = one.comparison.as_dict("x")
+    cost = one.metric.show(one.comparison.estimate, ends["x_low"], ends["x_high"])
+    told = one.q_value <= 0.05 and one.comparison.significant
+    return f"{one.part}: {cost} {METRIC} against the model that is meant" + ("" if told else f"; {one.verdict}")
 
 
 def curve_plot(curves: Sequence[Curve]) -> str:
@@ -233,7 +263,7 @@ def scaling(run: Path) -> list[PowerLaw]:
         UsageError: there is no result, or nowhere three sizes.
         ConstructibleError: the models were not scored on the same bytes.
     """
-    sides = all_sides(run)
+    sides = [side for side in all_sides(run) if not side.header["model"].get("control")]
     _same_bytes(sides, run)
     found = []
     for kind in sorted({kind_of(side) for side in sides}):
@@ -255,8 +285,7 @@ def _fit(kind: str, axis: str, x: list[float], sides: list[Side]) -> PowerLaw:
     pairs = []
     for (x_a, a), (x_b, b) in zip(zip(x, sides, strict=True), list(zip(x, sides, strict=True))[1:], strict=False):
         if x_a < x_b and len(a.results) == len(b.results):
-            rows, _ = differences(TASK, b, a)
-            whole = next(row for row in rows if row[1] == "" and row[2].name == METRIC)
+            whole = _whole(b, a)
             pairs.append((whole[0], f"{x_a:.3g} to {x_b:.3g}", *whole[2:]))
     turns = [
         f"{one.part}: {one.metric.show(one.comparison.estimate)} worse"

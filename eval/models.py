@@ -37,6 +37,8 @@ KINDS = Registry(
 )
 _WRITTEN_LATER = frozenset({"metrics.jsonl", "environment.json", "ledger.json", "fit.json", "README.md", ".lock"})
 """Files of a model folder that say how it was made, not what it computes."""
+RANDOM_MARK = "Random questions, seed"
+"""What a router that `eval.controls.random_router` wrote says of itself."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class EvalModel:
     Attributes:
         name: in tables.
         folder: where it lies.
-        abilities: of "score", "complete", "distribution", "explain", "nets".
+        control: what is random about it; "" for a model that is meant.
+        abilities: of "score", "complete", "distribution", "explain", "nets", "classify".
         concepts: names that `FileScore.concept` counts through.
     """
 
@@ -63,6 +66,7 @@ class EvalModel:
     folder: Path
     seed: int | None = None
     kind: str = ""
+    control: str = ""
     abilities: frozenset[str] = frozenset()
     concepts: tuple[str, ...] = ()
 
@@ -116,6 +120,7 @@ class Ours(EvalModel):
     def __init__(self, name: str, model: ConstructedLM | MonolithLM) -> None:
         self.name, self.model, self.folder = name, model, model.folder
         self.concepts = model.concepts
+        self.control = "random router" if RANDOM_MARK in model.router.source else ""
         self.abilities = frozenset({"score", "complete", "distribution"})
         if isinstance(model, ConstructedLM):
             self.abilities |= {"explain"} | ({"nets"} if model.nets is not None else set())

@@ -16,7 +16,7 @@ from typing import Any
 from cgpt.page import asset, escape, fill
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
-from eval.curves import curve_plot, decomposition, scale_plots, scaling
+from eval.curves import control_words, curve_plot, decomposition, scale_plots, scaling
 from eval.plots import Point, Series, line_plot
 from eval.records import read_header
 from eval.tables import around, label
@@ -230,6 +230,7 @@ def _curves(post: Post, results: Path) -> None:
             post.heading(f"Decomposition: {raw}")
             post.figure(f"curve_{len(post.blocks)}", curve_plot(curves), "Bits per byte against the cut.")
             post.bullets([f"{curve.words} ({_link(raw)})" for curve in curves])
+            post.bullets([f"{control_words(one)} ({_link(raw)})" for curve in curves for one in curve.controls])
             post.bullets([f"Not equal ({curve.name}): {text}." for curve in curves for text in curve.warnings])
         try:
             laws = scaling(folder)

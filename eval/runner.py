@@ -119,7 +119,8 @@ def _run_one(
     header = {
         "format": FORMAT, "key": key, "task": task.name, "task_version": task.version, "question": task.question,
         "metrics": [asdict(metric) for metric in task.metrics], "options": task.options(options),
-        "model": {"name": model.name, "kind": model.kind, "seed": model.seed, "fingerprint": model.fingerprint},
+        "model": {"name": model.name, "kind": model.kind, "seed": model.seed, "fingerprint": model.fingerprint,
+                  "control": model.control},
         "budget": model.budget.as_json(), "examples": len(examples), "examples_hash": examples_hash,
         "leaked": leaked, "command": command, "environment": environment,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cgpt import lexer
 from cgpt.corpus import SourceFile
 from cgpt.model import HERE
+from eval.cli import eval_
 from eval.controls import open_shuffled_router, random_router
+from eval.models import RANDOM_MARK
 from ontology.errors import UsageError
+from ontology.main import run as run_command
 from ontology.routers import Router
 from tests.eval.conftest import Models
 
@@ -43,3 +48,13 @@ def test_random_routers_divide_as_finely_as_the_real_one_and_mean_nothing(states
     assert np.mean(random == true) < 0.2
     assert len(set(random)) >= 10
     assert np.unique(random, return_counts=True)[1].max() < 0.6 * len(states)
+
+
+def test_the_command_writes_a_router_that_says_what_it_is(models: Models, tmp_path: Path, capsys) -> None:
+    assert (
+        run_command(eval_, ["random-router", str(tmp_path / "r.py"), "--data", str(models.unseen), "--seed", "3"]) == 0
+    )
+    made = Router.load(tmp_path / "r.py", lexer.FIELDS)
+    assert RANDOM_MARK in made.source and capsys.readouterr().out.strip().endswith("r.py")
+    assert models.open("constructed").control == ""
+    assert models.open("shuffled-router:constructed").control == "shuffled router"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eval.cli import eval_
-from eval.curves import curve_plot, decomposition, power_law, scale_plots, scaling
+from eval.curves import control_words, curve_plot, decomposition, power_law, scale_plots, scaling
 from eval.plots import Point, Series, line_plot
 from ontology.errors import ConstructibleError, UsageError
 from ontology.main import run as run_command
@@ -66,6 +66,17 @@ def test_unequal_cuts_are_named(run: Path) -> None:
     make_results(run, "again", budget={"cut": "root"})
     with pytest.raises(UsageError, match="both at the cut 'root'"):
         decomposition(run)
+
+
+def test_controls_stand_beside_the_curve(run: Path) -> None:
+    for seed in range(2):
+        model = {"name": "random", "kind": "", "seed": seed, "fingerprint": "r", "control": "random router"}
+        make_results(run, "random", bits_rows(1.3, noise_seed=seed), budget={"cut": "leaves"}, seed=seed, model=model)
+    (curve,) = decomposition(run)
+    assert len(curve.points) == 5, "a control is no cut of its own"
+    (control,) = curve.controls
+    assert control.part == "random router at leaves" and control.comparison.estimate > 0.1
+    assert control_words(control).startswith("random router at leaves: 0.")
 
 
 def test_a_step_that_is_chance_is_called_so(tmp_path: Path) -> None:
