@@ -82,8 +82,8 @@ def _card(
     return {
         "name": node.name, "title": node.name.replace("_", " "), "question": said["question"],
         "verdict": "" if judged is None else "faithful" if judged["faithful"] else "not shown to be faithful",
-        "most": [_shot(images, row, evidence[k], scores[row]) for k, row in enumerate(most)],
-        "least": [_shot(images, row, evidence[len(most) + k], scores[row]) for k, row in enumerate(least)],
+        "most": [_shot(images, row, evidence[k], float(scores[row])) for k, row in enumerate(most)],
+        "least": [_shot(images, row, evidence[len(most) + k], float(scores[row])) for k, row in enumerate(least)],
         "mean": data_url(heat(flat, mean.astype(np.float32))), "figures": figures,
         "about": f"{node.shape.parameters:,} parameters, sees {node.shape.receptive_field:.0%} of the side; true of "
         + ", ".join(said["true_of"]),
@@ -109,7 +109,7 @@ def reads(node: Node, n: int = 6) -> list[tuple[str, float]]:
 
 
 def _probability(maps: npt.NDArray[np.float32], node: Node) -> npt.NDArray[np.float32]:
-    return 1 / (1 + np.exp(-np.clip(maps * node.slope + node.offset, -30, 30)))
+    return (1 / (1 + np.exp(-np.clip(maps * node.slope + node.offset, -30, 30)))).astype(np.float32)
 
 
 def _shot(images: ImageSet, row: int, evidence: npt.NDArray[np.float32], score: float) -> dict[str, str]:

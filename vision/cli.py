@@ -41,6 +41,9 @@ for _command in (ontology, fidelity, track, study):
 @click.option("--ontology", "ontology_file", type=_FOLDER, help="Your own concepts (YAML).")
 @click.option("--mode", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
               help="Rules see probabilities, or 0 and 1.")  # fmt: skip
+@click.option("--pooling", default="average", show_default=True,
+              type=click.Choice(["average", "max", "lse", "annealed", "topk", "linear_softmax"]),
+              help="How a node's map becomes one number.")  # fmt: skip
 @click.option("--terms", type=click.IntRange(1, 40), default=9, show_default=True, help="Most concepts in a rule.")
 @click.option("--others/--no-others", default=True, show_default=True,
               help="Learn from the photographs of the data's other classes as well.")  # fmt: skip
@@ -51,7 +54,7 @@ for _command in (ontology, fidelity, track, study):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
     data: str, classes: str, out: Path, seed: int, minutes: float | None, steps: int | None, cut: str,
-    ontology_file: Path | None, mode: str, terms: int, others: bool, parameters: int | None, size: str,
+    ontology_file: Path | None, mode: str, pooling: str, terms: int, others: bool, parameters: int | None, size: str,
     store: Path | None, limit: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a recogniser of some classes of DATA. The same command again resumes a build that was stopped."""
@@ -73,7 +76,7 @@ def build(
     tell_skipped(images, progress)
     library = find_library(data, images, ontology_file)
     recipe = Recipe(
-        classes=chosen, cut=cut, seed=seed, mode=mode,  # type: ignore[arg-type]
+        classes=chosen, cut=cut, seed=seed, mode=mode, pooling=pooling,  # type: ignore[arg-type]
         max_terms=terms, others=others, parameters=parameters,
     )  # fmt: skip
     fitted = run_build(

@@ -340,7 +340,11 @@ def _picture(image: Any, path: str, label: str | None, box: Any = None) -> Pictu
         data = image
     elif image is not None:
         problem = f"holds {type(image).__name__} where bytes are expected"
-    return Picture(path, data, label, tuple(map(float, box)) if box is not None and len(box) == 4 else None, problem)
+    corners = None
+    if box is not None and len(box) == 4:
+        x0, y0, x1, y1 = map(float, box)
+        corners = (x0, y0, x1, y1)
+    return Picture(path, data, label, corners, problem)
 
 
 def _from_folder(path: Path, split: Split, names_only: bool) -> Iterator[Picture]:

@@ -188,7 +188,7 @@ def _nearest(model: Constructed, said: Prediction, winner: int, n: int) -> tuple
         return ()
     weights = np.array([abs(rule.influence[name]) for name in rule.concepts])
     here = np.array([said.scores[name] for name in rule.concepts])
-    there = model.evidence.scores[rows][:, places]
+    there = model.evidence.scores[rows][:, places].astype(np.float64)
     if model.mode == "hard":
         here, there = harden(here), harden(there)
     distance = (np.abs(there - here) * weights).sum(1) / weights.sum()

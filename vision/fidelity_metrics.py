@@ -64,7 +64,7 @@ def held_out_transfer(
         truth: the concept's column, int8 [classes].
         folds: the classes left out of each twin.
     """
-    blocks = []
+    blocks: list[tuple[Floats, npt.NDArray[np.bool_]]] = []
     for own, classes in zip(scores, folds, strict=True):
         used = [c for c in classes if truth[c] >= 0 and (labels == c).any()]
         blocks.append((class_pairs(own, labels, used), truth[used] == 1))
@@ -75,7 +75,10 @@ def held_out_transfer(
         return Transfer(float("nan"), float("nan"), float("nan"), 1.0, n_true, n_false)
     rng = np.random.default_rng(seed)
     permuted = np.array(
-        [_mean_pairs([(pairs, rng.permutation(true), None) for pairs, true in blocks]) for _ in range(PERMUTATIONS)]
+        [
+            _mean_pairs([(pairs, true[rng.permutation(len(true))], None) for pairs, true in blocks])
+            for _ in range(PERMUTATIONS)
+        ]
     )
     resampled = []
     for _ in range(PERMUTATIONS // 2):

@@ -38,6 +38,7 @@ def _count(width: int) -> int:
 def make_network(width: int, n_classes: int) -> nn.Module:
     """A residual network of three stages (width, 2 x, 4 x) with one block each (He et al. 2016), for 64 pixels: 32 x 32
     after the stem, 8 x 8 before the mean."""
+    import torch
     import torch.nn.functional as F
     from torch import nn
 
@@ -56,11 +57,12 @@ def make_network(width: int, n_classes: int) -> nn.Module:
             y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
             return F.relu(y + self.short(x))
 
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, n_classes),
     )  # fmt: skip
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 class MonolithTrainer:
@@ -96,7 +98,7 @@ class MonolithTrainer:
         self._rows = {c: rows[labels[rows] == c] for c in self.order}
         self.learning_rate = learning_rate
         torch.manual_seed(seed)
-        self.network = make_network(width, len(self.order)).to(memory_format=torch.channels_last)
+        self.network = make_network(width, len(self.order))
         decayed = [p for p in self.network.parameters() if p.dim() > 1]
         plain = [p for p in self.network.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
@@ -193,7 +195,7 @@ class Monolith:
         import torch
 
         self.classes, self.width, self._tensors = tuple(classes), width, dict(tensors)
-        self.network = make_network(width, len(classes)).to(memory_format=torch.channels_last)
+        self.network = make_network(width, len(classes))
         self.network.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()})
         self.network.eval()
 

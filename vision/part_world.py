@@ -226,20 +226,24 @@ def _colour(rng: np.random.Generator, low: float = 0.25, high: float = 0.95) -> 
     return rng.uniform(low, high, 3).astype(np.float32)
 
 
+def _shade(red: float, green: float, blue: float) -> Floats:
+    return np.array([red, green, blue], dtype=np.float32)
+
+
 def _smooth_noise(rng: np.random.Generator, cells: int) -> Floats:
     """Random values between cells x cells points, bilinear, [fine, fine] in [0, 1]."""
     grid = rng.random((cells + 1, cells + 1)).astype(np.float32)
     at = np.linspace(0, cells - 1e-3, _FINE)
     low, share = at.astype(int), (at % 1).astype(np.float32)
     rows = grid[low] * (1 - share[:, None]) + grid[low + 1] * share[:, None]
-    return rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    return (rows[:, low] * (1 - share) + rows[:, low + 1] * share).astype(np.float32)
 
 
 def _background(rng: np.random.Generator, green: bool) -> Floats:
     """Two colours blended by noise, then clutter: blobs, bars and speckle that look like no part."""
     first, second = _colour(rng, 0.1, 0.9), _colour(rng, 0.1, 0.9)
     if green:
-        first, second = np.float32([0.15, 0.55, 0.15]), np.float32([0.3, 0.75, 0.25])
+        first, second = _shade(0.15, 0.55, 0.15), _shade(0.3, 0.75, 0.25)
     blend = _smooth_noise(rng, int(rng.integers(1, 7)))[..., None]
     canvas = first * blend + second * (1 - blend)
     line = np.linspace(-1, 1, _FINE, dtype=np.float32)
@@ -303,7 +307,7 @@ def _wheels(f: _Frame, rng: np.random.Generator, body: Floats | None, colour: Fl
     whole = _any([f.oval(s * apart, y, radius, radius) for s in (-1, 1)])
     hub = _any([f.oval(s * apart, y, radius * 0.4, radius * 0.4) for s in (-1, 1)])
     dark = _colour(rng, 0.02, 0.15)
-    return whole, dark + hub[..., None] * (np.float32(0.8) - dark)
+    return whole, (dark + hub[..., None] * (np.float32(0.8) - dark)).astype(np.float32)
 
 
 def _windows(f: _Frame, rng: np.random.Generator, body: Floats | None, colour: Floats) -> tuple[Floats, Floats]:
@@ -378,7 +382,7 @@ def _whiskers(f: _Frame, rng: np.random.Generator, body: Floats | None, colour: 
         for lean in (-0.5, 0.0, 0.5):
             x, y = s * f.width * 0.85, lean * 0.2
             strokes.append(f.line(x, y, x + s * long, y + lean * long, 0.018))
-    return _any(strokes), np.float32([0.95, 0.95, 0.95]) if rng.random() < 0.5 else np.float32([0.05, 0.05, 0.05])
+    return _any(strokes), _shade(0.95, 0.95, 0.95) if rng.random() < 0.5 else _shade(0.05, 0.05, 0.05)
 
 
 def _petals(f: _Frame, rng: np.random.Generator, body: Floats | None, colour: Floats) -> tuple[Floats, Floats]:

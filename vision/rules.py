@@ -190,7 +190,7 @@ def fit_rules(
     for c, label in enumerate(class_names):
         terms = [
             Term(names[i], round(float(weights[c, i]), 2), absent=not present[c, i])
-            for i in np.flatnonzero(allowed[c] & (weights[c] >= 0.05))
+            for i in np.flatnonzero(allowed[c] & (weights[c] >= 0.05)).tolist()
         ]
         rules.append(Rule(label, rule_text(label, terms, round(float(thresholds[c]), 2)), names))
     return RuleSet(rules)

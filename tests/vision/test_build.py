@@ -86,8 +86,8 @@ def test_hard_mode_sees_zero_and_one_only(world: SmallWorld, tmp_path: Path):
     build_small(world, tmp_path / "m", steps=20, mode="hard")
     model = load(tmp_path / "m")
     assert isinstance(model, Constructed)
-    scores = np.array([[0.49] * len(model.bank.nodes), [0.51] * len(model.bank.nodes)])
-    assert np.array_equal(model.values_of(scores), model.values_of(np.round(scores)))
+    scores = np.array([[0.49] * len(model.bank.nodes), [0.51] * len(model.bank.nodes)], dtype=np.float64)
+    assert np.array_equal(model.values_of(scores), model.values_of(np.array([[0.0], [1.0]]) + 0 * scores))
 
 
 def test_what_cannot_be_built_is_refused(world: SmallWorld, tmp_path: Path):

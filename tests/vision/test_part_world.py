@@ -36,7 +36,7 @@ def test_a_mask_covers_what_changes_when_the_part_is_there(monkeypatch):
 
 
 def _nothing(frame, rng):
-    rng.integers(3, 5), rng.uniform(0.05, 0.065)  # as many draws as the part makes
+    _ = rng.integers(3, 5), rng.uniform(0.05, 0.065)  # as many draws as the part makes
     return np.zeros_like(frame.x), rng.uniform(0.85, 1.0, 3).astype(np.float32)
 
 
