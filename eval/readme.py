@@ -1,7 +1,7 @@
 """Keeps the README's result table: `python -m eval.readme RUN` files a quick start's figures and writes the table.
 
-The figures go to docs/results/quickstart.json; the table stands between two comments in README.md, and a test checks
-that the one is made of the other.
+The figures go to docs/results/quickstart.json, and the leaderboard is made again; the table stands between two comments
+in README.md, and tests check that both are made of those figures.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eval.board import write_board
 from eval.leaderboard import to_markdown
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_json, write_text
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> None:
     write_json(RESULTS, results)
     readme = Path("README.md")
     write_text(readme, place_table(readme.read_text(encoding="utf-8"), table(results)))
+    # The leaderboard is made of the same file.
+    write_board(RESULTS.parent, RESULTS.parent.parent)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ class HuggingFaceImages(ImageModel):
         labels = network.config.id2label
         self.classes = tuple(str(labels[i]) for i in range(len(labels)))
         size = settings.get("size", 224)
-        self.size = int(size.get("height") or size.get("shortest_edge")) if isinstance(size, dict) else int(size)
+        side = (size.get("height") or size.get("shortest_edge") or 224) if isinstance(size, dict) else size
+        self.size = int(side)
         self.mean = np.array(settings.get("image_mean", [0.5] * 3), dtype=np.float32)
         self.deviation = np.array(settings.get("image_std", [0.5] * 3), dtype=np.float32)
 

@@ -70,11 +70,11 @@ def _noise(pixels: Pixels) -> Pixels:
 
 def _blur(pixels: Pixels) -> Pixels:
     """The mean of 3 x 3 neighbours, twice."""
-    made = pixels.astype(np.float32)
+    made: np.ndarray = pixels.astype(np.float32)
+    height, width = pixels.shape[1], pixels.shape[2]
     for _ in range(2):
         padded = np.pad(made, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        height, width = made.shape[1:3]
-        made = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
+        made = np.mean([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
     return made.astype(np.uint8)
 
 
