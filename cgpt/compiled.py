@@ -16,7 +16,8 @@ from kernels.numba_cache import cache_by_sources, fingerprint
 
 _LEXER = (
     "lexer_tables.py", "lexer_state.py", "lexer_tokens.py", "lexer_bytes.py", "lexer.py", "pieces.py", "tokenizer.py",
-    "check_lexer.py", "valid_rules.py", "valid_bytes.py",
+    "check_lexer.py", "valid_numbers.py", "valid_rules.py",
+    "valid_bytes.py",
 )  # fmt: skip
 _MODEL = ("index.py", "counts.py", "mixer.py", "names.py", "reads.py", "mixing.py")
 _HERE = Path(__file__).parent

@@ -23,6 +23,7 @@ import numpy as np
 from cgpt import lexer
 from cgpt import lexer_tables as t
 from cgpt import valid_bytes as v
+from cgpt.valid_numbers import N_COMPLETE, N_LEADING
 from cgpt.valid_rules import in_open_try
 
 _ROUNDS = 240
@@ -110,6 +111,8 @@ class Checker:
             quote = bytes([int(s[t.QUOTE])])
             if s[t.BRACE]:
                 return [b"_"]
+            if r[v.HEX_LEFT]:
+                return [b"0"]
             if r[v.CLOSE_BRACE] or s[t.SPEC]:
                 return [b"}"]
             if s[t.ESCAPE] != t.E_NONE:
@@ -118,8 +121,8 @@ class Checker:
         if s[t.MODE] == t.MODE_COMMENT:
             return [b"\n"]
         pending, base = s[t.PENDING], s[t.DEPTH] == 0
-        if pending == t.P_NUMBER and r[v.NUMBER] < v.N_COMPLETE:
-            return [b"0"]
+        if pending == t.P_NUMBER and r[v.NUMBER] < N_COMPLETE:
+            return [b"." if r[v.NUMBER] == N_LEADING else b"0"]
         begun = []
         if pending == t.P_INDENT and base and s[t.TOKENS] == 0:
             top = bytes(r[v.N_REGISTERS : v.N_REGISTERS + int(r[v.TOP])].astype(np.uint8))

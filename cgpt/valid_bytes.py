@@ -14,15 +14,18 @@ from cgpt import lexer_tables as t
 from cgpt.compiled import compiled
 from cgpt.lexer_bytes import flush, is_prefix, operator_extends, step_byte
 from cgpt.lexer_state import word_id
+from cgpt.valid_numbers import N_BAD, N_COMPLETE, N_DIGITS, N_FRACTION, N_ZERO, number_step
 from cgpt.valid_rules import (
     AFTER_TRY,
     PREFIX,
+    imports,
     in_open_try,
     infix_prefix,
     infix_words,
     innermost,
     may_close,
     may_end_statement,
+    only_names,
     operand,
     operator_ends,
     operator_fits,
@@ -32,9 +35,8 @@ from cgpt.valid_rules import (
 )
 
 # Registers of a check, int32[N_REGISTERS]; the bytes of the current block's indentation follow them.
-(UTF_LEFT, UTF_LOW, UTF_HIGH, NEED_NEWLINE, NUMBER, CLOSE_BRACE, INDENT, TOP, STEP, INFIX, CONVERSION, BEGAN) = range(
-    12
-)
+(UTF_LEFT, UTF_LOW, UTF_HIGH, NEED_NEWLINE, NUMBER, CLOSE_BRACE, INDENT, TOP, STEP, INFIX, CONVERSION, BEGAN,
+ HEX_LEFT) = range(13)  # fmt: skip
 N_REGISTERS = 16
 MAX_INDENT = 240
 SIZE = N_REGISTERS + MAX_INDENT
@@ -42,75 +44,6 @@ MAX_DEEPER = 16
 """A new block is indented by at most this many bytes more than the block around it."""
 MAX_OPEN = 40
 """Brackets open at once, at most; Python itself gives up at 200, the lexer at 64."""
-
-# What a number looks like so far. After N_BAD follow states that need another byte, then those that may end.
-(N_BAD, N_UNDERSCORE, N_LEADING, N_RADIX_X, N_RADIX_O, N_RADIX_B, N_HEX_UNDERSCORE, N_OCT_UNDERSCORE,
- N_BIN_UNDERSCORE, N_FRACTION_UNDERSCORE, N_E, N_E_SIGN, N_E_UNDERSCORE, N_ZERO_UNDERSCORE, N_ZERO, N_ZEROS, N_DIGITS,
- N_HEX, N_OCT, N_BIN, N_POINT, N_FRACTION, N_EXPONENT, N_IMAGINARY) = range(24)  # fmt: skip
-N_COMPLETE = N_ZERO
-
-
-@compiled
-def number_step(state, c):
-    """The number's next state after byte `c`, N_BAD where no number goes on so."""
-    digit = 48 <= c <= 57
-    low = c | 32
-    if state == N_ZERO and low == 120:
-        return N_RADIX_X
-    if state == N_ZERO and low == 111:
-        return N_RADIX_O
-    if state == N_ZERO and low == 98:
-        return N_RADIX_B
-    if state in (N_RADIX_X, N_HEX_UNDERSCORE, N_HEX):
-        if digit or 97 <= low <= 102:
-            return N_HEX
-        return N_HEX_UNDERSCORE if c == 95 and state != N_HEX_UNDERSCORE else N_BAD
-    if state in (N_RADIX_O, N_OCT_UNDERSCORE, N_OCT):
-        if 48 <= c <= 55:
-            return N_OCT
-        return N_OCT_UNDERSCORE if c == 95 and state != N_OCT_UNDERSCORE else N_BAD
-    if state in (N_RADIX_B, N_BIN_UNDERSCORE, N_BIN):
-        if c == 48 or c == 49:
-            return N_BIN
-        return N_BIN_UNDERSCORE if c == 95 and state != N_BIN_UNDERSCORE else N_BAD
-    if state in (N_ZERO, N_ZEROS, N_LEADING):
-        if c == 48 and state != N_LEADING:
-            return N_ZEROS
-        if digit:
-            return N_LEADING  # 012 is no number, 012.5 is
-        if c == 95:
-            return N_ZERO_UNDERSCORE if state != N_LEADING else N_BAD
-    elif state == N_ZERO_UNDERSCORE:
-        return N_ZEROS if c == 48 else N_BAD
-    elif state in (N_DIGITS, N_UNDERSCORE):
-        if digit:
-            return N_DIGITS
-        if c == 95 and state == N_DIGITS:
-            return N_UNDERSCORE
-        if state == N_UNDERSCORE:
-            return N_BAD
-    elif state in (N_POINT, N_FRACTION, N_FRACTION_UNDERSCORE):
-        if digit:
-            return N_FRACTION
-        if c == 95 and state == N_FRACTION:
-            return N_FRACTION_UNDERSCORE
-        if state == N_FRACTION_UNDERSCORE or c == 46:
-            return N_BAD
-    elif state in (N_E, N_E_SIGN, N_E_UNDERSCORE, N_EXPONENT):
-        if digit:
-            return N_EXPONENT
-        if state == N_E and (c == 43 or c == 45):
-            return N_E_SIGN
-        if state == N_EXPONENT and c == 95:
-            return N_E_UNDERSCORE
-        return N_IMAGINARY if state == N_EXPONENT and low == 106 else N_BAD
-    else:
-        return N_BAD
-    if c == 46:
-        return N_POINT
-    if low == 101:
-        return N_E
-    return N_IMAGINARY if low == 106 else N_BAD
 
 
 @compiled
@@ -191,6 +124,26 @@ def _indent_byte(s, r, c):
 
 
 @compiled
+def _escape(s, r, c):
+    """Hard: whether byte `c` of a string goes on with its escape; counts the hexadecimal digits of \\x and \\u."""
+    if r[HEX_LEFT] > 0:
+        r[HEX_LEFT] -= 1
+        if r[HEX_LEFT] >= 5:  # of the eight digits of \\U the first three are 0
+            return c == 48
+        return 48 <= c <= 57 or 97 <= c | 32 <= 102
+    if s[t.ESCAPE] == t.E_BACKSLASH and s[t.FLAGS] & t.F_RAW == 0:
+        if c == 120:
+            r[HEX_LEFT] = 2
+        elif s[t.FLAGS] & t.F_BYTES == 0:
+            if c == 117:
+                r[HEX_LEFT] = 4
+            elif c == 85:
+                r[HEX_LEFT] = 8
+            return c != 78  # a name has to exist
+    return True
+
+
+@compiled
 def _string_byte_fits(s, r, c):
     """Hard: whether byte `c` may come inside the string that `s` is in (nothing there belongs to code)."""
     quote = s[t.QUOTE]
@@ -198,11 +151,11 @@ def _string_byte_fits(s, r, c):
     n_fields, _ = _fields(s, quote)
     if c >= 128 and s[t.FLAGS] & t.F_BYTES:
         return False
-    if n_fields > 0 and (c == 92 or c == 35 or c == 10 or c == 13):
+    if n_fields > 0 and (c == 92 or (c == 35 and s[t.SPEC] == 0) or c == 10 or c == 13):
         return False  # Python 3.11 takes none of these inside a field
-    if s[t.OPENING] == 1:
-        pass
-    elif s[t.OPENING] == 2:
+    if s[t.OPENING] == 0 and s[t.BRACE] == 0 and not _escape(s, r, c):
+        return False
+    if s[t.OPENING] == 2:
         return n_fields == 0
     if s[t.SPEC] == 1:
         return c != quote and c != 123 or (c == 123 and n_fields < 2)
@@ -252,6 +205,7 @@ def _code_byte_fits(s, r, data, p, soft):
     last = s[t.LAST]
     b = innermost(s)
     role = s[b + t.B_ROLE]
+    slot = s[t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH + t.B_SLOT]
     fresh = s[t.TOKENS] == 0 or last == t.L_BLOCK_COLON or last == t.L_SEMICOLON
     if kind == t.SPACE:
         return c == 32 or c == 9
@@ -274,14 +228,20 @@ def _code_byte_fits(s, r, data, p, soft):
         return True
     if kind == t.DIGIT:
         r[NUMBER] = N_ZERO if c == 48 else N_DIGITS
+        if soft and (imports(s) or only_names(slot)):
+            return False
         return not (soft and operand(last) and not fresh)
     if kind == t.QUOTE_MARK:
         r[CLOSE_BRACE] = 0
+        if soft and (imports(s) or only_names(slot)):
+            return False
         return not _fields(s, c)[1] and not (soft and operand(last) and not fresh and last != t.L_STRING)
     if kind == t.OPENER:
         if s[t.DEPTH] + 1 >= MAX_OPEN:
             return False
-        statement, slot = s[t.STATEMENT], s[t.BRACKETS_AT + t.B_SLOT]
+        if soft and (slot == t.S_PARAMETER or slot == t.S_LAMBDA_PARAMETER):
+            return False
+        statement = s[t.STATEMENT]
         if soft and s[t.DEPTH] == 0 and not fresh:
             if (slot == t.S_DEF_NAME or slot == t.S_CLASS_NAME) and not (c == 40 and last == t.L_NAME):
                 return False
@@ -489,6 +449,12 @@ def read_prompt(s, r, data):
             r[CLOSE_BRACE] = 1 - r[CLOSE_BRACE]
         else:
             r[CLOSE_BRACE] = 0
+        if plain:
+            left = r[HEX_LEFT]
+            if not _escape(s, r, c):
+                r[HEX_LEFT] = 0 if left else r[HEX_LEFT]
+        else:
+            r[HEX_LEFT] = 0
         step_byte(s, c, p)
         if c == 10:
             line = p + 1

@@ -130,6 +130,54 @@ def _may_colon(s):
 
 
 @compiled
+def only_names(slot):
+    """Whether a slot takes names and little else: no literals, no brackets, few operators, no infix words."""
+    target = slot == t.S_FOR_TARGET or slot == t.S_COMP_TARGET
+    header = slot == t.S_DEF_NAME or slot == t.S_CLASS_NAME
+    return target or header or slot == t.S_PARAMETER or slot == t.S_LAMBDA_PARAMETER
+
+
+@compiled
+def _name_operator(s, slot, c):
+    """Soft: whether an operator that starts with byte `c` may stand in a slot of `only_names`."""
+    if slot == t.S_FOR_TARGET or slot == t.S_COMP_TARGET:
+        return c == 44 or c == 46 or c == 42
+    if slot == t.S_DEF_NAME or slot == t.S_CLASS_NAME:
+        return c == 58 and slot == t.S_CLASS_NAME
+    return c == 44 or c == 58 or c == 42 or c == 47 or (c == 61 and s[t.LAST] == t.L_NAME)
+
+
+@compiled
+def imports(s):
+    """Whether the position is within an import statement."""
+    last = s[t.LAST]
+    begun = last != t.L_START and last != t.L_SEMICOLON and last != t.L_BLOCK_COLON
+    return begun and (s[t.STATEMENT] == t.K_FROM or s[t.STATEMENT] == t.K_IMPORT)
+
+
+@compiled
+def _import_operator(s, slot, c):
+    """Soft: whether an operator that starts with byte `c` may stand in an import statement."""
+    if c == 46:
+        return slot != t.S_IMPORT_NAME and slot != t.S_IMPORT_AS
+    if c == 42:
+        return s[t.LAST] == t.L_KEYWORD and s[t.STATEMENT] == t.K_FROM
+    return (c == 44 and slot != t.S_FROM_MODULE) or c == 59
+
+
+@compiled
+def _inside(s, kind):
+    """Whether a block of this kind is open within the innermost class (and for a loop, within the innermost def)."""
+    for depth in range(s[t.BLOCK_DEPTH], 0, -1):
+        found = s[t.BLOCKS_AT + depth * t.BLOCK_WIDTH + t.K_KIND]
+        if found == kind:
+            return True
+        if found == t.K_CLASS or found == t.K_DEF:
+            return False
+    return False
+
+
+@compiled
 def infix_words(s):
     """Soft: bits of the INFIX_WORDS that may stand after an operand."""
     allowed = _ALWAYS
@@ -139,7 +187,10 @@ def infix_words(s):
     if (statement == t.K_IMPORT or statement == t.K_FROM or statement == t.K_WITH or statement == t.K_EXCEPT
             or statement == t.K_CASE or statement == t.K_ASYNC):  # fmt: skip
         allowed |= _AS
-    if statement == t.K_FROM:
+    slot = s[t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH + t.B_SLOT]
+    if only_names(slot):
+        allowed = _IN if slot == t.S_FOR_TARGET or slot == t.S_COMP_TARGET else 0
+    elif statement == t.K_FROM:
         allowed = _IMPORT if s[t.BRACKETS_AT + t.B_SLOT] == t.S_FROM_MODULE else _AS
     elif statement == t.K_IMPORT:
         allowed = _AS
@@ -210,6 +261,12 @@ def in_open_try(s, start):
 def word_fits(s, data, word):
     """Soft: whether hard keyword `word` may stand after the last token, which is no operand."""
     last = s[t.LAST]
+    if only_names(s[t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH + t.B_SLOT]):
+        return word == t.W_IN
+    if word == t.W_RETURN and last == t.L_START and not _inside(s, t.K_DEF):
+        return False
+    if (word == t.W_BREAK or word == t.W_CONTINUE) and last == t.L_START and not _inside(s, t.K_LOOP):
+        return False
     if last == t.L_START or last == t.L_BLOCK_COLON or last == t.L_SEMICOLON:
         if _FOLLOWS[word, 0] != 0 and not _follows_sibling(s, data, word):
             return False
@@ -223,6 +280,11 @@ def word_fits(s, data, word):
 def operator_fits(s, c):
     """Soft: whether an operator that starts with byte `c` may follow the last token."""
     last = s[t.LAST]
+    slot = s[t.BRACKETS_AT + s[t.DEPTH] * t.BRACKET_WIDTH + t.B_SLOT]
+    if only_names(slot) and not _name_operator(s, slot, c):
+        return False
+    if imports(s) and not _import_operator(s, slot, c):
+        return False
     if c == 58:
         return _may_colon(s)
     if c == 44:
@@ -233,10 +295,8 @@ def operator_fits(s, c):
         return s[t.DEPTH] == 0 and s[t.TOKENS] > 0 and may_end_statement(s) and last != t.L_BLOCK_COLON
     if c == 126:
         return not operand(last)
-    slot = s[t.BRACKETS_AT + t.B_SLOT]
     if c == 46:
-        named = s[t.DEPTH] == 0 and (slot == t.S_DEF_NAME or slot == t.S_CLASS_NAME)
-        return last != t.L_CONSTANT and last != t.L_CLOSE_HEADER and not named
+        return last != t.L_CLOSE_HEADER
     if last == t.L_CLOSE_HEADER:
         return c == 45 and s[t.STATEMENT] == t.K_DEF  # ->
     if operand(last):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt import lexer, valid_bytes
+from cgpt import lexer, valid_bytes, valid_numbers
 from cgpt.complete import complete
 from cgpt.corpus import SourceFile
 from cgpt.model import ConstructedLM
@@ -27,9 +27,9 @@ def borders(data: bytes) -> list[int]:
 
 
 def number_state(text: bytes) -> int:
-    state = valid_bytes.N_ZERO if text[:1] == b"0" else valid_bytes.N_DIGITS
+    state = valid_numbers.N_ZERO if text[:1] == b"0" else valid_numbers.N_DIGITS
     for byte in text[1:]:
-        state = valid_bytes.number_step(state, byte)
+        state = valid_numbers.number_step(state, byte)
     return state
 
 
@@ -43,7 +43,7 @@ def test_numbers_are_those_of_python(rest: str, first: str):
     except SyntaxError:
         python = False
     state = number_state(text.encode())
-    if state >= valid_bytes.N_COMPLETE:
+    if state >= valid_numbers.N_COMPLETE:
         assert python, text
     elif python:
         assert text.startswith("0_"), text  # 0_1.5 is refused although Python takes it
@@ -66,6 +66,15 @@ def test_numbers_are_those_of_python(rest: str, first: str):
         (b"from a", [b" as b", b"\n", b"("], [b" import b", b".c import"]),
         (b"class A(", [b"\ndef ", b"]"], [b"):\n    x", b"B):"]),
         (b"x = 1 \\", [b" ", b"y"], [b"\n"]),
+        (b"def f(a", [b".", b" b", b"[", b" if", b"'"], [b", *", b": int = 3", b"=(", b")"]),
+        (b"for x", [b" ==", b":", b" or", b"'"], [b", y", b".z", b"[0]", b" in "]),
+        (b"from a import b", [b".c", b" + ", b"(", b" b"], [b" as c", b", d", b"\n", b";"]),
+        (b"x = 1\n", [b"return ", b"break\n", b"continue\n"], [b"returned", b"def f():\n    return"]),
+        (b"for x in y:\n    if x:\n", [b"        return "], [b"        break", b"        continue"]),
+        (b"x = '\\x", [b"'", b"g0", b"1'"], [b"1f'", b"A0b"]),
+        (b"x = '", [b"\\N{", b"\\u12'", b"\\U1"], [b"\\u12ab'", b"\\n", b"\\U0001d4b7"]),
+        (b"x = r'", [b"\n"], [b"\\x'", b"\\N"]),
+        (b"x = f'{a:", [b"'", b"\n"], [b"#x}", b">{w}}"]),
         (b"try:\n    x\n", [b"y", b"1", b"else"], [b"    y", b"except A:", b"finally:"]),
         (b"@foo\n", [b""], [b"def ", b"class A"]),
         (b"x = (", [b"$", b"?", b"`", b"\x0c", b"\xe2\x80\xa6"], [b"y"]),
@@ -85,7 +94,8 @@ def test_what_may_come_next(prompt: bytes, refused: list[bytes], taken: list[byt
     [
         b"", b"def f(x):\n    return foo(", b"x = [1, {2: (3", b"if x:\n    y = 'abc\\", b"for", b"for x", b"def",
         b"def f", b"class A(", b"@foo", b"@foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w", b"x = f'a}", b"lambda x",
-        b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e", b'"""abc', b'x = """ab""',
+        b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e",
+        b"x = 012", b"x = '\\x1", b"x = 1_", b'"""abc', b'x = """ab""',
         b"x = r'\\", b"if a:\n    y\n  ", b"x = 1 if", b"with a", b"x \\", b"x = (  # note", b"# note", b"x !",
         b"x = b'", b"match x", b"try:\n", b"try:\n    x", b"async", b"x = (lambda a", "x = 'é".encode()[:-1],
     ],
