@@ -18,7 +18,7 @@ from cgpt.baseline import windows
 from cgpt.corpus import SourceFile
 from cgpt.model import HERE
 from cgpt.score import FileScore
-from eval.models import EvalModel
+from eval.models import EvalModel, in_word
 from ontology.errors import ConstructibleError
 from ontology.routers import Router
 
@@ -121,7 +121,13 @@ class HuggingFaceLM(EvalModel):
                     correct[places] = (wanted.argmax(-1) == right).numpy()
         return bits, correct
 
-    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"") -> bytes:
+    @cached_property
+    def _words(self) -> list[int]:
+        """Tokens that would carry on a word."""
+        texts = self.tokenizer.batch_decode([[i] for i in range(self.network.config.vocab_size)])
+        return [i for i, text in enumerate(texts) if in_word(text[:1].encode("utf-8")[:1])]
+
+    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"", whole: bool = False) -> bytes:
         """See EvalModel; a prompt that is too long loses its beginning, and at most half a context is written."""
         import torch
 
@@ -131,6 +137,8 @@ class HuggingFaceLM(EvalModel):
         room = max(self.context - max_tokens - len(begin), 1)
         given = torch.tensor([[*begin, *ids[-room:].tolist()]])
         options: dict[str, Any] = {"max_new_tokens": max_tokens, "do_sample": False, "pad_token_id": self.end or 0}
+        if whole and in_word(prompt[-1:]):
+            options["begin_suppress_tokens"] = self._words
         if stop:
             options |= {"stop_strings": [stop.decode()], "tokenizer": self.tokenizer}
         with torch.inference_mode():

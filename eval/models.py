@@ -7,7 +7,7 @@ without one the folder says what it is. A FOLDER that holds `{seed}` stands for 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +74,9 @@ class EvalModel:
         """Bits of every token of a file and of its end, each from what stands to its left."""
         raise NotImplementedError
 
-    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"") -> bytes:
-        """Greedy completion, cut before the first `stop` where one is given."""
+    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"", whole: bool = False) -> bytes:
+        """Greedy completion, cut before the first `stop` where one is given; `whole` says that a word at the prompt's
+        end is over, so that the first token cannot carry it on."""
         raise NotImplementedError
 
     def opaque_parameters(self, score: FileScore) -> np.ndarray:
@@ -129,16 +130,34 @@ class Ours(EvalModel):
         """See EvalModel."""
         return self.model.score_file(file.data, file.path, file.project)
 
-    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"") -> bytes:
+    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"", whole: bool = False) -> bytes:
         """See EvalModel."""
         from cgpt.complete import steps
 
+        if whole and in_word(prompt[-1:]):
+            texts = self._after_word(prompt, max_tokens)
+        else:
+            texts = (step.text for step in steps(self.model, prompt, max_tokens))
         made = b""
-        for step in steps(self.model, prompt, max_tokens):
-            made += step.text
+        for text in texts:
+            made += text
             if stop and stop in made:
                 return made.partition(stop)[0]
         return made
+
+    def _after_word(self, prompt: bytes, max_tokens: int) -> Iterator[bytes]:
+        """The most probable tokens after a prompt whose last word is not predicted again."""
+        tokens = self.model.tokenizer.token_bytes
+        view = self.model.view(self.model.tokenizer.encode(prompt))
+        for number in range(max_tokens):
+            p = self.model.next_distribution(view)
+            if number == 0:
+                p = np.where([in_word(text[:1]) for text in tokens], 0.0, p)
+            token = int(p.argmax())
+            if not tokens[token]:
+                return
+            yield tokens[token]
+            view.extend(np.array([token], dtype=np.uint16))
 
     def opaque_parameters(self, score: FileScore) -> np.ndarray:
         """See EvalModel: a net's own and the shared ones where nets sit, all of a monolith's, none in tables."""
@@ -160,6 +179,11 @@ class Ours(EvalModel):
     def table_entries(self) -> int:
         """See EvalModel."""
         return self.model.table_entries
+
+
+def in_word(letter: bytes) -> bool:
+    """Whether a byte can stand inside an identifier."""
+    return letter.isalnum() or letter == b"_" or letter >= b"\x80"
 
 
 def parse_spec(text: str, seed: int | None = None) -> Spec:

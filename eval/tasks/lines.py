@@ -3,7 +3,8 @@
 The published lines are token streams in which literals are normalised (`<STR_LIT>`) and indentation is gone. A model of
 source text is shown plain code: tokens joined as a person would space them, literals filled in where they are given
 and empty where not, no indentation. What it writes up to the end of the line is cut into tokens and normalised the same
-way. Exact match: all tokens equal. Edit similarity: 2 * common subsequence / both lengths, in characters.
+way; a word at the end of what is shown is over, and every model is told so. Exact match: all tokens equal. Edit
+similarity: 2 * common subsequence / both lengths, in characters.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def lines(options: Options) -> list[Example]:
 def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
     """Complete one line and compare it."""
     line: Line = example.data
-    made = model.complete(line.prompt, MAX_TOKENS, stop=b"\n").decode("utf-8", "replace")
+    made = model.complete(line.prompt, MAX_TOKENS, stop=b"\n", whole=True).decode("utf-8", "replace")
     typed = line.prompt.decode("utf-8").rpartition("\n")[2]
     before = to_tokens(typed, line.strings, line.numbers)
     # The last word of the prompt may have grown: then it is not what the prompt said, and no token is right.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cgpt.corpus import SourceFile
 from cgpt.score import FileScore
-from eval.models import EvalModel, open_specs
+from eval.models import EvalModel, in_word, open_specs
 from eval.records import read_header, read_results
 from eval.runner import run
 from eval.tasks import Options, load_tasks
@@ -44,7 +44,7 @@ class Told(EvalModel):
         self.answer, self.cost = answer, cost
         self.name, self.folder = "told", Path("told")
 
-    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"") -> bytes:
+    def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"", whole: bool = False) -> bytes:
         made = self.answer(prompt) if callable(self.answer) else self.answer
         return made.partition(stop)[0] if stop else made
 
@@ -332,3 +332,11 @@ def test_a_perfect_imitation_changes_nothing(models: Models) -> None:
     assert divergence(p, q) == pytest.approx(1.0) and divergence(p, p) == 0.0
     spread = np.array([0.5, 0.3, 0.2])
     assert correlation(spread, spread) == pytest.approx(1.0) and correlation(spread, np.full(3, 1 / 3)) == 0.0
+
+
+def test_a_word_that_is_over_is_not_carried_on(models: Models) -> None:
+    for name in ("constructed", "monolith", "hugging_face"):
+        model = models.open(name)
+        for prompt in (b"import o", b"def f(sel", b"x = valu"):
+            made = model.complete(prompt, 3, whole=True)
+            assert made and not in_word(made[:1]), (name, made)
