@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval.leaderboard import Row, print_table
-from eval.records import read_header, read_results
+from eval.records import Results, read_header, read_results
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_text
+from ontology.stats import bootstrap_ratio
 
 RESULTS = Path("docs/results")
 MARKDOWN, PAGE = "LEADERBOARD.md", "leaderboard.html"
@@ -58,8 +61,13 @@ def entries(results: Path = RESULTS) -> list[Entry]:
     found: list[Entry] = []
     for path in sorted(results.rglob("*.json")):
         found += _quickstart(path, path.relative_to(results).as_posix())
+    seeds: dict[Path, list[Path]] = {}
     for path in sorted(results.rglob("bits.parquet")):
-        found.append(_run(path, path.relative_to(results).as_posix()))
+        model = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
+        seeds.setdefault(model, []).append(path)
+    for paths in seeds.values():
+        each = [_run(path, path.relative_to(results).as_posix()) for path in paths]
+        found += [_together(each, [read_results(path) for path in paths])] if len(each) > 1 else each
     if not found:
         raise UsageError("no results here.", fix="give the folder that holds quickstart.json or `eval run`'s results",
                          file=results)  # fmt: skip
@@ -143,6 +151,47 @@ def _run(path: Path, raw: str) -> Entry:
     )  # fmt: skip
 
 
+def _together(rows: Sequence[Entry], results: Sequence[Results]) -> Entry:
+    """One row for the training seeds of a model: means, and intervals that hold for other seeds as well.
+
+    Raises:
+        ConstructibleError: the seeds were not scored on the same examples.
+    """
+    first = results[0]
+    order = first.examples
+    at = [{name: i for i, name in enumerate(one.examples)} for one in results]
+    if any(set(one.examples) != set(order) for one in results):
+        fix = "run all seeds with the same --data and --limit"
+        raise ConstructibleError("its seeds were not scored on the same files.", fix=fix, file=first.path)
+    clusters = first.clusters if first.header["clustered_by"] == "project" else None
+
+    def columns(name: str) -> np.ndarray:
+        return np.array(
+            [one.values[name][[i[example] for example in order]] for one, i in zip(results, at, strict=True)]
+        )
+
+    figures = [row.figures for row in rows]
+
+    def mean(name: str) -> Any:
+        values = [getattr(one, name) for one in figures]
+        return None if None in values else sum(values) / len(values)
+
+    bits = bootstrap_ratio(columns("bits"), columns("bytes"), clusters, seeds=True).as_dict("bits_per_byte")
+    accuracy = bootstrap_ratio(columns("correct"), columns("tokens"), clusters, seeds=True).as_dict("accuracy")
+    note = "; ".join([f"{len(rows)} training seeds", *([figures[0].note] if figures[0].note else [])])
+    merged = asdict(figures[0]) | bits | accuracy | {
+        "name": first.header["model"]["name"], "note": note, "parameters": round(mean("parameters")),
+        "seconds": mean("seconds"), "peak_rss_bytes": mean("peak_rss_bytes"), "table_entries": mean("table_entries"),
+    }  # fmt: skip
+    shares = [row.faithful for row in rows if row.faithful is not None]
+    opaque = [row.opaque for row in rows if row.opaque is not None]
+    return replace(
+        rows[0], figures=Row(**merged), faithful=min(shares) if len(shares) == len(rows) else None,
+        opaque=sum(opaque) / len(opaque) if opaque else None,
+        facts=rows[0].facts | {"seeds": [{"raw": row.raw, "figures": row.facts["figures"]} for row in rows]},
+    )  # fmt: skip
+
+
 def _short(value: float | None) -> float | None:
     return None if value is None or value != value else float(f"{value:.6g}")
 
@@ -186,7 +235,8 @@ def to_markdown(rows: Sequence[Entry]) -> str:
         "[results/](results/); a test holds the two equal. The same with sorting, filters and every row's raw results: "
         "[leaderboard.html](leaderboard.html).\n\nBits per byte are over the raw bytes of held-out files, ends "
         "included: lower is better. Intervals: 95 %, bootstrap over files (over projects where there are at least "
-        "ten); they say nothing about other training seeds. Seconds run from raw files to the last artefact. "
+        "ten); only rows of several training seeds say anything about other seeds. Seconds run from raw files to the "
+        "last artefact. "
         "Parameters are trained numbers in nets; table entries are counted apart; opaque: the parameters that acted on "
         "a decision. Faithful: share of predictions whose explanation an independent checker rebuilt. A dash was not "
         "measured. Only rows of one table are comparable.\n"

@@ -190,7 +190,7 @@ def _comparisons(rows: Sequence[Entry], results: Path) -> list[str]:
 def _pair(ours: Entry, theirs: Entry, results: Path) -> str:
     names = f"{ours.figures.name} less {theirs.figures.name}"
     try:
-        compared = compare(results / ours.raw, results / theirs.raw, unequal=True)
+        compared = compare(_measured(results / ours.raw), _measured(results / theirs.raw), task="bits", unequal=True)
     except CheckFailed as error:
         return f"{names}: refused. {error.message}"
     one = figure_of(compared, "bits", "bits per byte")
@@ -200,6 +200,11 @@ def _pair(ours: Entry, theirs: Entry, results: Path) -> str:
         f"{objection.kind}, {objection.text}" for objection in compared.objections
     )  # fmt: skip
     return f"{text} ({standing}; {_link(ours.raw)}, {_link(theirs.raw)})."
+
+
+def _measured(path: Path) -> Path:
+    """All training seeds of a model where it has several."""
+    return path.parent.parent if path.parent.name.startswith("seed-") else path
 
 
 def _headers(results: Path) -> list[tuple[str, dict[str, Any]]]:

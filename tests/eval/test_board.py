@@ -13,7 +13,7 @@ import pytest
 from eval.board import MARKDOWN, PAGE, RESULTS, entries, to_csv, to_markdown, write_board
 from eval.board_page import render
 from eval.cli import eval_
-from ontology.errors import UsageError
+from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_json
 from ontology.main import run as run_command
 from tests.browser import DESKTOP, PHONE, Browser, browser  # noqa: F401
@@ -63,6 +63,22 @@ def test_a_changed_figure_changes_the_table(results: Path, tmp_path: Path) -> No
     write_json(results / "quickstart.json", raw)
     after = to_markdown(entries(results))
     assert after != before and "0.123" in after
+
+
+def test_training_seeds_are_one_row_that_knows_of_other_seeds(results: Path) -> None:
+    for seed in range(3):
+        make_results(
+            results / "seeds", "three", bits_rows(1.1 + 0.1 * seed), seed=seed, budget={"seconds": 180.0 + seed}
+        )
+    (row,) = [row for row in entries(results) if row.figures.name == "three"]
+    single = next(row for row in entries(results) if row.figures.name == "mine <b>bold</b>")
+    assert row.figures.note.startswith("3 training seeds") and row.figures.seconds == 181.0
+    widths = [r.figures.bits_per_byte_high - r.figures.bits_per_byte_low for r in (row, single)]  # type: ignore[operator]
+    assert widths[0] > 1.5 * widths[1]
+    assert len(row.facts["seeds"]) == 3
+    make_results(results / "seeds", "three", bits_rows(1.1, n=20), seed=1)
+    with pytest.raises(ConstructibleError, match="same files"):
+        entries(results)
 
 
 def test_all_formats(results: Path, capsys) -> None:

@@ -60,6 +60,19 @@ def test_every_table_row_and_claim_links_to_a_file_that_is_there(results: Path) 
         ET.parse(results.parent / figure)
 
 
+def test_seeds_are_compared_together(results: Path) -> None:
+    for seed in range(2):
+        make_results(results / "pair", "seeded", bits_rows(1.0 + 0.1 * seed), seed=seed)
+    text = to_markdown(make_post(results))
+    assert (
+        "seeded less monolith: refused. not an equal-budget pair: training seeds: seeded has 2, monolith has 1" in text
+    )
+    for seed in range(2):
+        root = {"cut": "root", "seconds": 181.0}
+        make_results(results / "pair", "roots", bits_rows(1.9 + 0.1 * seed, noise_seed=2), seed=seed, budget=root)
+    assert "seeded less roots: -0." in to_markdown(make_post(results))
+
+
 def test_sections_are_all_there(results: Path) -> None:
     text = to_markdown(make_post(results))
     for heading in ("In short", "Methods", "Results", "Negative results", "Limitations", "Threats to validity"):
