@@ -24,6 +24,7 @@ from cgpt import lexer, mixing
 from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, N_EXPERTS, NAMES, Mixer
+from cgpt.names import N_SLOTS
 from cgpt.nets import Nets
 from cgpt.reads import Alphabet, FileView
 from cgpt.score import FileScore, Score, read_paths, score_files
@@ -104,6 +105,7 @@ class _Routed:
         self.ontology = Ontology.load(folder / "ontology.yaml")
         self.router = Router.load(folder / "router.py", lexer.FIELDS)
         self.concepts = tuple(self.router.concepts)
+        self._situations: dict[bytes, int] = {}
         self._token_lengths = np.array([len(text) for text in self.tokenizer.token_bytes], dtype=np.int32)
 
     def view(self, ids: np.ndarray) -> FileView:
@@ -115,6 +117,13 @@ class _Routed:
     def concepts_at(self, view: FileView) -> np.ndarray:
         """int32[n + 1]: situation in charge at each boundary."""
         return self.router.route(view.fields[: view.n + 1])
+
+    def concept_at(self, view: FileView, boundary: int) -> int:
+        """Situation in charge at one boundary; a lexer state that was met before is not routed again."""
+        state = view.fields[boundary].tobytes()
+        if state not in self._situations:
+            self._situations[state] = int(self.router.route(view.fields[boundary : boundary + 1])[0])
+        return self._situations[state]
 
     def _file_score(
         self, ids: np.ndarray, path: str, project: str, bits: np.ndarray, correct: np.ndarray, at: np.ndarray
@@ -145,6 +154,11 @@ class ConstructedLM(_Routed):
             ) from error  # fmt: skip
         self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])
         self.unigram = smoothed_unigram(self.index.unigram)
+        # Compiled code does not look where a table ends: one of another version has to be refused here.
+        if len(self.rank_weights) != N_SLOTS or len(self.mixer.by_names) != N_SLOTS + 1:
+            raise ConstructibleError(
+                "names.json or mixer.json was written by another version.", fix="build the model again", file=folder
+            )
         if self.mixer.concepts != self.concepts:
             raise ConstructibleError(
                 "the mixer's concepts are not those of the router.", fix="build the model again", file=folder
@@ -195,7 +209,7 @@ class ConstructedLM(_Routed):
         """Take the prediction at one boundary apart; the arithmetic is that of `score_file`."""
         from cgpt import counts
 
-        concept = int(self.router.route(view.fields[boundary : boundary + 1])[0])
+        concept = self.concept_at(view, boundary)
         powers, total = self._net(concept, view.reads[boundary : boundary + 1])
         buckets = np.zeros(N_ALL_LEVELS, dtype=np.uint8)
         starts = np.zeros(N_ALL_LEVELS + 1, dtype=np.int64)

@@ -182,7 +182,7 @@ def test_completion_is_greedy_healed_and_repeats(model: ConstructedLM):
     assert complete(model, b"", max_tokens=3).healed == b""
 
 
-@pytest.mark.parametrize("damage", ["config", "format", "missing", "mixer"])
+@pytest.mark.parametrize("damage", ["config", "format", "missing", "mixer", "names"])
 def test_a_broken_folder_is_named(copy: Path, damage: str):
     if damage == "config":
         (copy / "config.json").write_text("{not json")
@@ -190,6 +190,8 @@ def test_a_broken_folder_is_named(copy: Path, damage: str):
         write_json(copy / "config.json", {"format": "something/9"})
     elif damage == "missing":
         (copy / "index.safetensors").unlink()
+    elif damage == "names":
+        write_json(copy / "names.json", {"weights": [0.5, 0.5]})
     else:
         (copy / "mixer.json").write_text("[]")
     with pytest.raises(ConstructibleError, match="Fix:") as raised:
