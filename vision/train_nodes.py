@@ -16,7 +16,7 @@ from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, c
 
 BATCH = 96
 WEIGHT_DECAY = 0.02
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 2e-2
 
 
 @dataclass(frozen=True)
