@@ -16,7 +16,7 @@ from ontology.routers import Router
 
 HELD_OUT_SHARE = 0.08
 """Share of the corpus, in bytes, whose files the tables and nets do not see while the mixer's weights are learned."""
-MAX_MIXER_TOKENS = 400_000
+MAX_MIXER_TOKENS = 250_000
 """The mixer learns from at most this many held-out tokens."""
 
 
