@@ -1,8 +1,10 @@
 """The root cut: one small transformer answers everything. The monolith that a constructed model is compared with.
 
-A Llama (transformers' own classes: RMSNorm, rotary positions, SwiGLU, tied embeddings) on the constructed model's
-tokens, trained with AdamW, warm-up and linear warm-down over the same budget. A file is scored with overlapping
-windows, so that every token but a file's first few has at least half a context to its left.
+Today's small transformer in transformers' own Qwen3 classes: RMSNorm, rotary positions, normalised queries and keys,
+SwiGLU, tied embeddings, outputs of each layer that start at zero. Matrices are trained with Muon, embeddings and norms
+with AdamW at a rate of their own, with warm-up and a linear warm-down over the budget, on the constructed model's tokens.
+A file is scored with overlapping windows, so that every token but a file's first few has at least half a context to its
+left.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class BaselineConfig:
         intermediate_size: width of the SwiGLU layer.
         context: tokens that a position may look back over, and the length of a training row.
         batch_tokens: tokens per step; a multiple of `context`.
-        learning_rate: peak, reached after `warm_up` of the budget and falling to 0 over its last `warm_down`.
+        learning_rate: peak for embeddings, reached after `warm_up` of the budget and falling to 0 over its last
+            `warm_down`; that of norms is 0.3 of it.
+        matrix_rate: the same for the matrices of the layers, trained with Muon (Jordan and others 2024).
         bf16: run matrix products in bfloat16 while training (weights, moments and scores stay float32).
     """
 
@@ -49,10 +53,10 @@ class BaselineConfig:
     hidden_size: int
     layers: int
     intermediate_size: int
-    context: int = 512
-    batch_tokens: int = 2048
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    context: int = 256
+    batch_tokens: int = 1024
+    learning_rate: float = 8e-3
+    matrix_rate: float = 2e-2
     warm_up: float = 0.03
     warm_down: float = 0.6
     clip_norm: float = 1.0
@@ -61,9 +65,9 @@ class BaselineConfig:
 
     @property
     def parameters(self) -> int:
-        """Trained floats: tied embeddings, four attention and three feed-forward matrices per layer, norms."""
+        """Trained floats: tied embeddings, four attention and three feed-forward matrices and four norms per layer."""
         width = self.hidden_size
-        layer = 4 * width * width + 3 * width * self.intermediate_size + 2 * width
+        layer = 4 * width * width + 3 * width * self.intermediate_size + 2 * width + 2 * HEAD_WIDTH
         return self.vocab_size * width + self.layers * layer + width
 
     @classmethod
@@ -146,7 +150,7 @@ class Baseline:
     """A trained monolith: scores token sequences, predicts the next token, is saved and loaded.
 
     Args:
-        network: transformers' LlamaForCausalLM, in evaluation mode.
+        network: transformers' causal language model, in evaluation mode.
     """
 
     def __init__(self, network: Any) -> None:
@@ -214,7 +218,7 @@ class Baseline:
             return torch.log_softmax(self.network.lm_head(hidden[0, -1]).double(), -1).numpy()
 
     def save(self, folder: str | Path, extra: dict[str, Any] | None = None) -> Path:
-        """Write what `LlamaForCausalLM.from_pretrained(folder)` reads (safetensors), weights before `config.json`.
+        """Write what `AutoModelForCausalLM.from_pretrained(folder)` reads (safetensors), weights before `config.json`.
 
         Args:
             folder: made where missing; other files in it are left alone.
@@ -249,12 +253,12 @@ class Baseline:
     @classmethod
     def load(cls, folder: str | Path) -> Baseline:
         """Read a folder that `save` wrote; raises ConstructibleError where it is not one."""
-        from transformers import LlamaForCausalLM
+        from transformers import AutoModelForCausalLM
 
         if not (Path(folder) / "config.json").is_file():
             raise ConstructibleError("no saved transformer here.", fix="build the model again", file=folder)
         try:
-            network = LlamaForCausalLM.from_pretrained(str(folder), local_files_only=True)
+            network = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # a broken file: transformers and safetensors raise many kinds
             raise ConstructibleError(
                 f"the saved transformer cannot be read ({error}).", fix="build the model again", file=folder
@@ -294,14 +298,15 @@ class BaselineTrainer:
         self.network = build_network(config)
         self.network.train()
         self._named = dict(self.network.named_parameters())
-        decayed = [parameter for parameter in self._named.values() if parameter.ndim >= 2]
-        other = [parameter for parameter in self._named.values() if parameter.ndim < 2]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=(0.9, 0.95),
+        matrices, tables, norms = [], [], []
+        for name, parameter in self._named.items():
+            place = tables if "embed" in name or "lm_head" in name else matrices if parameter.ndim == 2 else norms
+            place.append(parameter)
+        self._muon = torch.optim.Muon(matrices, lr=config.matrix_rate, momentum=0.95, weight_decay=0.0)
+        self._adam = torch.optim.AdamW(
+            [{"params": tables}, {"params": norms}], lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
             fused=True,
-        )
+        )  # fmt: skip
         self._fraction = 0.0
 
     @property
@@ -314,13 +319,13 @@ class BaselineTrainer:
         self._fraction = min(max(fraction, 0.0), 1.0)
 
     @property
-    def learning_rate(self) -> float:
-        """Rate of the next step: linear warm-up, a plateau, a linear fall to 0 at the end of the budget."""
+    def schedule(self) -> float:
+        """Share of the peak rates in the next step: linear warm-up, a plateau, a linear fall to 0 at the end."""
         config, fraction = self.config, self._fraction
         up = fraction / config.warm_up if config.warm_up else 1.0
         down = (1.0 - fraction) / config.warm_down if config.warm_down else 1.0
         # Never quite 0: a first step at fraction 0 must not be wasted.
-        return config.learning_rate * max(min(up, down, 1.0), 0.01)
+        return max(min(up, down, 1.0), 0.01)
 
     def step(self, index: int) -> float:
         """Train on step number `index` (0-based); returns the mean loss in nats per token."""
@@ -332,8 +337,9 @@ class BaselineTrainer:
         tokens = self.stream.read(index * config.batch_tokens, config.batch_tokens + 1).astype(np.int64)
         inputs = torch.from_numpy(tokens[:-1].reshape(-1, config.context))
         targets = torch.from_numpy(tokens[1:])
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        self._muon.param_groups[0]["lr"] = self.schedule * config.matrix_rate
+        for group, share in zip(self._adam.param_groups, (1.0, 0.3), strict=True):
+            group["lr"] = self.schedule * share * config.learning_rate
         with self._precision():
             hidden = self.network.model(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
         if config.bf16:
@@ -341,16 +347,17 @@ class BaselineTrainer:
         loss = output_loss(hidden, self.network.lm_head.weight, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimiser in (self._muon, self._adam):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         return float(loss.detach())
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything a resumed run needs, as copies: weights and both moments of AdamW by parameter name."""
+        """Everything a resumed run needs, as copies: weights and the optimisers' moments by parameter name."""
         arrays: dict[str, np.ndarray] = {}
         for name, parameter in self._named.items():
             arrays[f"weight/{name}"] = parameter.detach().numpy().copy()
-            for key, value in self._optimizer.state[parameter].items():
+            for key, value in self._optimiser_of(parameter).state[parameter].items():
                 arrays[f"{key}/{name}"] = value.numpy().copy()
         return arrays
 
@@ -367,11 +374,16 @@ class BaselineTrainer:
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(torch.from_numpy(np.array(state[f"weight/{name}"])))
-                kept = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+                kept = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")}
                 moments = {key: torch.from_numpy(np.array(state[at])) for key, at in kept.items() if at in state}
                 if "step" in moments:
                     moments["step"] = moments["step"].reshape(())  # a file of tensors may hold a number as one entry
-                self._optimizer.state[parameter] = moments
+                if moments:
+                    self._optimiser_of(parameter).state[parameter] = moments
+
+    def _optimiser_of(self, parameter: Any) -> Any:
+        matrices = self._muon.param_groups[0]["params"]
+        return self._muon if any(parameter is other for other in matrices) else self._adam
 
     def model(self) -> Baseline:
         """The network as trained so far, for scoring; it shares the weights with this trainer."""
@@ -384,20 +396,21 @@ class BaselineTrainer:
 
 
 def build_network(config: BaselineConfig) -> Any:
-    """A LlamaForCausalLM with freshly drawn weights; the same seed gives the same weights.
+    """A Qwen3ForCausalLM with freshly drawn weights; the same seed gives the same weights.
 
-    Matrices that write to the residual stream start smaller by sqrt(2 * layers) (GPT-2, section 2.3).
+    Matrices that write to the residual stream start at zero, others with a deviation of 0.7 / sqrt(inputs).
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    settings = LlamaConfig(
+    settings = Qwen3Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.hidden_size // HEAD_WIDTH,
         num_key_value_heads=config.hidden_size // HEAD_WIDTH,
+        head_dim=HEAD_WIDTH,
         max_position_embeddings=config.context,
         tie_word_embeddings=True,
         attention_dropout=0.0,
@@ -407,12 +420,13 @@ def build_network(config: BaselineConfig) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = LlamaForCausalLM(settings)
-        deviation = settings.initializer_range / math.sqrt(2 * config.layers)
+        network = Qwen3ForCausalLM(settings)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    parameter.normal_(0.0, deviation)
+                    parameter.zero_()
+                elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
+                    parameter.normal_(0.0, 0.7 / math.sqrt(parameter.shape[1]))
     return network
 
 

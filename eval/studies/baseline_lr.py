@@ -49,6 +49,7 @@ class Point:
     layers: int
     batch_tokens: int
     context: int
+    matrix_rate: float = 2e-2
 
     def changed(self, **values: Any) -> Point:
         return Point(**{**self.__dict__, **values})
@@ -83,6 +84,7 @@ def measure(text: Text, point: Point, seconds: float, threads: int, seed: int) -
         point.layers,
         text.vocab_size,
         learning_rate=point.learning_rate,
+        matrix_rate=point.matrix_rate,
         batch_tokens=point.batch_tokens,
         context=point.context,
         seed=seed,
@@ -132,6 +134,8 @@ def search(
     for _ in range(rounds):
         for factor in (0.5, 2.0, 4.0):
             best = min((best, start.changed(learning_rate=start.learning_rate * factor)), key=run)
+        for factor in (0.5, 2.0, 4.0):
+            best = min((best, best.changed(matrix_rate=start.matrix_rate * factor)), key=run)
         for width, layers in shape_list:
             best = min((best, best.changed(hidden_size=width, layers=layers)), key=run)
         for batch_tokens in (best.batch_tokens // 2, best.batch_tokens * 2):
@@ -147,13 +151,13 @@ def search(
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The runs as a Markdown table, best first."""
-    heading = "bits/byte, accuracy, learning rate, width x depth, batch, context, parameters, steps, tokens/s, load"
+    heading = "bits/byte, accuracy, rate of embeddings, rate of matrices, width x depth, batch, context, parameters, steps, tokens/s, load"
     names = heading.split(", ")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in sorted(rows, key=lambda row: row["bits_per_byte"]):
         lines.append(
             f"| {row['bits_per_byte']:.4f} | {row['accuracy']:.1%} | {row['learning_rate']:.2g} "
-            f"| {row['hidden_size']} x {row['layers']} | {row['batch_tokens']:,} | {row['context']} "
+            f"| {row['matrix_rate']:.2g} | {row['hidden_size']} x {row['layers']} | {row['batch_tokens']:,} | {row['context']} "
             f"| {row['parameters']:,} | {row['steps']:,} | {row['tokens_per_second']:,} | {row['load']:.1f} |"
         )
     return "\n".join(lines)
@@ -179,8 +183,8 @@ def document(record: dict[str, Any]) -> str:
 @click.option("--seconds", type=float, default=180.0, show_default=True, help="Training budget of each run.")
 @click.option("--parameters", type=int, default=3_000_000, show_default=True, help="Size aimed at.")
 @click.option("--vocab-size", type=int, default=8192, show_default=True, help="Tokens.")
-@click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Where the search starts.")
-@click.option("--batch-tokens", type=int, default=2048, show_default=True, help="Where the search starts.")
+@click.option("--learning-rate", type=float, default=8e-3, show_default=True, help="Where the search starts.")
+@click.option("--batch-tokens", type=int, default=1024, show_default=True, help="Where the search starts.")
 @click.option("--validation-bytes", type=int, default=300_000, show_default=True, help="Text to choose by.")
 @click.option("--threads", type=int, default=2, show_default=True, help="Threads of torch.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and data order.")
@@ -238,7 +242,7 @@ def main(
     candidates = shapes(parameters, text.vocab_size)
     width, layers = min(candidates, key=lambda shape: abs(math.log(shape[0] / shape[1] / 48)))
     try:
-        search(Point(learning_rate, width, layers, batch_tokens, 512), run, candidates)
+        search(Point(learning_rate, width, layers, batch_tokens, 256), run, candidates)
     except _Enough:
         click.echo(f"stopped after {runs} runs; the same command continues.", err=True)
     click.echo(table(record["rows"]))

@@ -58,5 +58,5 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
         record = json.loads((tmp_path / "out" / "baseline_lr.json").read_text())
         assert result.exit_code == 0 and len(record["rows"]) == runs
     rates = [row["learning_rate"] for row in record["rows"]]
-    assert rates == [3e-3, 1.5e-3]
+    assert rates == [8e-3, 4e-3]
     assert (tmp_path / "out" / "baseline_lr.md").read_text().count("\n| ") == 3
