@@ -2,9 +2,9 @@
 
 Today's small transformer in transformers' own Qwen3 classes: RMSNorm, rotary positions, normalised queries and keys,
 SwiGLU, tied embeddings, outputs of each layer that start at zero. Matrices are trained with Muon, embeddings and norms
-with AdamW at a rate of their own, with warm-up and a linear warm-down over the budget, on the constructed model's tokens.
-A file is scored with overlapping windows, so that every token but a file's first few has at least half a context to its
-left.
+with AdamW at a rate of their own, with warm-up and a linear warm-down over the budget, on the constructed model's
+tokens. A file is scored with overlapping windows, so that every token but a file's first few has at least half a
+context to its left.
 """
 
 from __future__ import annotations

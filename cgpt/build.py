@@ -35,8 +35,9 @@ from ontology.routers import Router
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 
-MAX_NET_TOKENS = 16_000_000
-"""The nets learn from at most this many tokens (a random part of the files of a larger corpus)."""
+MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 16_000_000
+NET_ROWS_PER_SECOND = 30_000
+"""About what two cores train on; decides only how many positions are made ready."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
 """Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
@@ -65,6 +66,17 @@ class Kept:
         """SHA-256 of the parts."""
         parts = {"tokenizer": self.tokenizer} | ({"nets": self.nets} if self.nets else {})
         return {name: sha256_file(path) for name, path in parts.items()}
+
+
+def net_tokens(budget: Budget, shape: NetShape) -> int:
+    """Tokens of which files are chosen for the nets: twice what the budget lets them look at, within bounds.
+
+    More would only take time from training, or memory; a larger corpus gives a random part of its files.
+    """
+    rows = (budget.steps or 0) * shape.batch_rows
+    if budget.seconds is not None:
+        rows = int(budget.seconds * NET_ROWS_PER_SECOND)
+    return min(MAX_NET_TOKENS, max(MIN_NET_TOKENS, 2 * rows))
 
 
 def mark_of(file: SourceFile) -> str:
@@ -179,7 +191,7 @@ class _Plan:
             "concepts": list(self.cut.concepts),
             "reads": [list(reads_under(self.ontology, name)) for name in self.cut.concepts],
             "shape": asdict(self.recipe.shape), "seed": self.recipe.seed, "router": sha256_file(self.recipe.router),
-            "owner": self._owner(), "max_tokens": MAX_NET_TOKENS,
+            "owner": self._owner(), "max_tokens": net_tokens(self.budget, self.recipe.shape),
         }  # fmt: skip
 
     def _monolith_job(self) -> Job:
@@ -244,7 +256,7 @@ class _Plan:
         corpus = self._tokens(context)
         alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
         keep = ~corpus.held_out if not corpus.held_out.all() else np.ones(corpus.n_files, dtype=np.bool_)
-        files = choose_files(corpus, keep, MAX_NET_TOKENS, self.recipe.seed)
+        files = choose_files(corpus, keep, net_tokens(self.budget, self.recipe.shape), self.recipe.seed)
         with context.progress.task("reads"):
             reads, concept, targets = training_rows(corpus, files, alphabet, self.router)
         owner, members = self.cut.owner, list(self.cut.concepts)

@@ -22,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.build import MAX_NET_TOKENS, Kept, Recipe, build, mark_of
+from cgpt.build import Kept, Recipe, build, mark_of
 from cgpt.corpus import Corpus, SourceFile
-from cgpt.data import TokenizedCorpus, choose_files, held_out_files
 from cgpt.model import ConstructedLM, read_config
 from cgpt.nets import SHARED_NAMES, NetShape
 from ontology.errors import ConstructibleError, UsageError, did_you_mean
@@ -91,7 +90,7 @@ def forget(
     stay = corpus.select(lambda file: mark_of(file) not in gone, corpus.name)
     if not stay.files:
         raise UsageError("no file would be left.", fix="delete the model's folder instead", file=folder)
-    seen, held_out = _seen(model, corpus)
+    seen, held_out = _seen(model)
     marks = {mark_of(file) for file in stay.files}
     carried = [mark for mark in seen if mark not in marks]
     if not chosen and not (retrain and carried):
@@ -150,21 +149,10 @@ def _means(name: str, path: str, project: str) -> bool:
     return name in (path, project, f"{project}: {path}") or fnmatch.fnmatchcase(path, name)
 
 
-def _seen(model: ConstructedLM, corpus: Corpus) -> tuple[set[str], set[str]]:
+def _seen(model: ConstructedLM) -> tuple[set[str], set[str]]:
     """Marks of the files that the nets, and the mixer, learned from."""
-    known = [model.folder / name for name in ("seen_by_nets.json", "held_out.json")]
-    if model.nets is not None and all(path.is_file() for path in known):
-        nets, mixer = (set(read_json(path)["files"]) for path in known)
-        return nets, mixer
-    # A model from before these lists were kept: the same choice again.
-    held_out = held_out_files(corpus.files)
-    mixer = {mark_of(file) for file, out in zip(corpus.files, held_out, strict=True) if out}
-    if model.nets is None:
-        return set(), mixer
-    ids, offsets = model.tokenizer.encode_many([file.data for file in corpus.files])
-    keep = ~held_out if not held_out.all() else np.ones(len(held_out), dtype=np.bool_)
-    chosen = choose_files(TokenizedCorpus(ids, offsets, held_out), keep, MAX_NET_TOKENS, int(model.config["seed"]))
-    return {mark_of(corpus.files[i]) for i in chosen}, mixer
+    mixer = set(read_json(model.folder / "held_out.json")["files"])
+    return (set(read_json(model.folder / "seen_by_nets.json")["files"]) if model.nets is not None else set()), mixer
 
 
 def _nets_that_saw(model: ConstructedLM, files: Sequence[SourceFile]) -> dict[str, int]:

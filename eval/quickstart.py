@@ -92,7 +92,7 @@ def run_quickstart(out: Path, minutes: float) -> dict[str, Any]:
     )  # fmt: skip
     assert isinstance(constructed, ConstructedLM)
     enter(
-        "baseline (one transformer)", "baseline", "a small transformer (QK-norm, SwiGLU, Muon), no counts, no cache: a bare monolith",
+        "baseline (one transformer)", "baseline", "QK-norm, SwiGLU, Muon; no counts, no cache: a bare monolith",
         "--cut", "root", "--parameters", str(constructed.parameters),
     )  # fmt: skip
     enter(

@@ -151,14 +151,15 @@ def search(
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The runs as a Markdown table, best first."""
-    heading = "bits/byte, accuracy, rate of embeddings, rate of matrices, width x depth, batch, context, parameters, steps, tokens/s, load"
-    names = heading.split(", ")
+    names = ["bits/byte", "accuracy", "rate of embeddings", "rate of matrices", "width x depth", "batch", "context"]
+    names += ["parameters", "steps", "tokens/s", "load"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in sorted(rows, key=lambda row: row["bits_per_byte"]):
         lines.append(
             f"| {row['bits_per_byte']:.4f} | {row['accuracy']:.1%} | {row['learning_rate']:.2g} "
-            f"| {row['matrix_rate']:.2g} | {row['hidden_size']} x {row['layers']} | {row['batch_tokens']:,} | {row['context']} "
-            f"| {row['parameters']:,} | {row['steps']:,} | {row['tokens_per_second']:,} | {row['load']:.1f} |"
+            f"| {row['matrix_rate']:.2g} | {row['hidden_size']} x {row['layers']} | {row['batch_tokens']:,} "
+            f"| {row['context']} | {row['parameters']:,} | {row['steps']:,} "
+            f"| {row['tokens_per_second']:,} | {row['load']:.1f} |"
         )
     return "\n".join(lines)
 
