@@ -28,7 +28,6 @@ from vision.data import PART_WORLD, ImageSet
 from vision.model import Constructed
 from vision.nodes import NodeBank
 from vision.rules import accuracy, fit_rules, harden
-from vision.score import auroc
 from vision.train_nodes import NodePlan, NodeTrainer, calibrated
 
 FORMAT = "constructible-fidelity/1"
@@ -387,6 +386,3 @@ def _clean(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else round(float(value), 4)
     return value
-
-
-__all__ = ["FidelityPlan", "auroc", "find_masks", "judge"]
