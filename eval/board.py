@@ -179,7 +179,7 @@ def _together(rows: Sequence[Entry], results: Sequence[Results]) -> Entry:
     bits = bootstrap_ratio(columns("bits"), columns("bytes"), clusters, seeds=True).as_dict("bits_per_byte")
     accuracy = bootstrap_ratio(columns("correct"), columns("tokens"), clusters, seeds=True).as_dict("accuracy")
     note = "; ".join([f"{len(rows)} training seeds", *([figures[0].note] if figures[0].note else [])])
-    merged = asdict(figures[0]) | bits | accuracy | {
+    merged: dict[str, Any] = asdict(figures[0]) | bits | accuracy | {
         "name": first.header["model"]["name"], "note": note, "parameters": round(mean("parameters")),
         "seconds": mean("seconds"), "peak_rss_bytes": mean("peak_rss_bytes"), "table_entries": mean("table_entries"),
     }  # fmt: skip
