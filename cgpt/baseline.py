@@ -54,7 +54,7 @@ class BaselineConfig:
     layers: int
     intermediate_size: int
     context: int = 256
-    batch_tokens: int = 1024
+    batch_tokens: int = 4096
     learning_rate: float = 8e-3
     matrix_rate: float = 2e-2
     warm_up: float = 0.03
@@ -78,7 +78,7 @@ class BaselineConfig:
             for layers in range(1, 25):
                 shape = cls.of_shape(width, layers, vocab_size, **options)
                 distance = abs(math.log(shape.parameters / target_parameters))
-                cost = distance + 0.05 * abs(math.log(width / layers / 48))
+                cost = distance + 0.2 * abs(math.log(width / layers / 48))
                 if best is None or cost < best[0]:
                     best = cost, shape
         assert best is not None

@@ -185,7 +185,7 @@ def document(record: dict[str, Any]) -> str:
 @click.option("--parameters", type=int, default=3_000_000, show_default=True, help="Size aimed at.")
 @click.option("--vocab-size", type=int, default=8192, show_default=True, help="Tokens.")
 @click.option("--learning-rate", type=float, default=8e-3, show_default=True, help="Where the search starts.")
-@click.option("--batch-tokens", type=int, default=1024, show_default=True, help="Where the search starts.")
+@click.option("--batch-tokens", type=int, default=4096, show_default=True, help="Where the search starts.")
 @click.option("--validation-bytes", type=int, default=300_000, show_default=True, help="Text to choose by.")
 @click.option("--threads", type=int, default=2, show_default=True, help="Threads of torch.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and data order.")
