@@ -239,7 +239,11 @@ class _Run:
                 self._run_group([job] if job.group is None else self._members(job))
         self._remove_stale()
         self._write_manifest()
-        write_json(self.out / "environment.json", {**describe(), "peak_rss_bytes": peak_rss_bytes()})
+        path, peak = self.out / "environment.json", peak_rss_bytes()
+        if path.exists():
+            # A build that resumes, or has nothing left to do, needs less than the one that did the work.
+            peak = max(peak, int(read_json(path).get("peak_rss_bytes") or 0))
+        write_json(path, {**describe(), "peak_rss_bytes": peak})
         self.ledger.write()
         return Fitted(
             keys=self.keys,

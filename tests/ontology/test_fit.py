@@ -84,6 +84,13 @@ def test_only_what_changed_and_what_depends_on_it_is_done_again(tmp_path: Path) 
     assert len(ran) == 6
 
 
+def test_peak_memory_is_that_of_the_run_that_did_the_work(tmp_path: Path, monkeypatch) -> None:
+    for peak in (900, 300):
+        monkeypatch.setattr("ontology.fit.peak_rss_bytes", lambda peak=peak: peak)
+        fit([Job("a", {}, writes("a"))], tmp_path / "run", progress=QUIET)
+        assert json.loads((tmp_path / "run" / "environment.json").read_text())["peak_rss_bytes"] == 900
+
+
 def test_files_of_an_earlier_plan_go_and_those_of_others_stay(tmp_path: Path) -> None:
     jobs = [
         Job("a", {}, writes("a")),
