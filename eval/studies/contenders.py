@@ -71,7 +71,7 @@ def run(data: Path, out: Path, minutes: float, seeds: int, split: str, only: lis
             stored["runs"][key] = _row(name, minutes, seed, split, model, seconds, score)
             stored["environment"] = describe()
             write_json(RESULTS, stored)
-            write_text(RESULTS.with_suffix(".md"), _page(stored["runs"]))
+            write_text(RESULTS.with_suffix(".md"), _page(stored))
     print(json.dumps({key: row["bits_per_byte"] for key, row in stored["runs"].items()}, indent=1))
 
 
@@ -167,8 +167,8 @@ def _row(
     }  # fmt: skip
 
 
-def _page(runs: dict[str, Any]) -> str:
-    sections = []
+def _page(stored: dict[str, Any]) -> str:
+    runs, git, sections = stored["runs"], stored["environment"].get("git") or {}, []
     for split, minutes in sorted({(row["split"], row["minutes"]) for row in runs.values()}):
         rows = [row for row in runs.values() if (row["split"], row["minutes"]) == (split, minutes)]
         lines = []
@@ -190,7 +190,8 @@ def _page(runs: dict[str, Any]) -> str:
     return (
         "# Contenders at equal budgets\n\n`python -m eval.studies.contenders DATA --minutes M`: 40 MB of training "
         "code, 2 MB of\nprojects that no model has seen; 95 % bootstrap intervals over files, ratios paired by file. "
-        "What each model is stands\nat the head of `eval/studies/contenders.py`.\n\n" + "\n\n".join(sections) + "\n"
+        "What each model is stands\nat the head of `eval/studies/contenders.py`. Last run at commit "
+        f"`{str(git.get('commit'))[:12]}`.\n\n" + "\n\n".join(sections) + "\n"
     )  # fmt: skip
 
 

@@ -281,13 +281,16 @@ def run(folder: Path, validation: str, store: Path) -> None:
 
 
 def _page(result: dict[str, Any]) -> str:
-    lines = "\n".join(f"| {name} | {bits:.4f} |" for name, bits in result["rows"].items())
+    lines = "\n".join(f"| {name} | {bits:.4f} |" for name, bits in sorted(result["rows"].items(), key=lambda row: -row[1]))
     corpus, budget = result["corpus"], {k: v for k, v in result["budget"].items() if v is not None}
+    git = result["environment"].get("git") or {}
+    commit = str(git.get("commit"))[:12] + (", with changes" if git.get("changed") else "")
     return f"""# Putting levels, net and names together
 
 `python -m eval.studies.mixing MODEL VALIDATION`: bits per byte on {result["judged_bytes"]:,} bytes of projects that no
 model has seen, fitted on {result["fitted_positions"]:,} held-out positions; the model was built on {corpus["files"]:,}
-files, {corpus["bytes"]:,} bytes, with {budget}. One seed. Ladders are counts alone.
+files, {corpus["bytes"]:,} bytes, with {budget}. One seed, commit {commit}.
+Ladders are counts alone. The mixer's form was chosen on these very files, among these ways.
 
 | way | bits/byte |
 | --- | ---: |
