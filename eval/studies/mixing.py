@@ -40,7 +40,7 @@ RESULTS = Path("docs/experiments/mixing.json")
 EM_ROUNDS = 25
 DISCOUNTS = np.linspace(0.1, 1.0, 10)
 EXAMPLES = 3
-"""Every so manieth file of VALIDATION is judged."""
+"""One of so many files of VALIDATION is judged."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,9 @@ def run(folder: Path, validation: str, store: Path) -> None:
 
 
 def _page(result: dict[str, Any]) -> str:
-    lines = "\n".join(f"| {name} | {bits:.4f} |" for name, bits in sorted(result["rows"].items(), key=lambda row: -row[1]))
+    lines = "\n".join(
+        f"| {name} | {bits:.4f} |" for name, bits in sorted(result["rows"].items(), key=lambda row: -row[1])
+    )
     corpus, budget = result["corpus"], {k: v for k, v in result["budget"].items() if v is not None}
     git = result["environment"].get("git") or {}
     commit = str(git.get("commit"))[:12] + (", with changes" if git.get("changed") else "")
