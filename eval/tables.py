@@ -8,12 +8,6 @@ from typing import Any
 from eval.tasks.base import Metric
 
 
-def show_figure(header: Mapping[str, Any], metric: Metric) -> str:
-    """One figure of a header with its interval."""
-    figure = header["figures"][metric.name]
-    return metric.show(figure["value"], figure["low"], figure["high"])
-
-
 def around(header: Mapping[str, Any], metric: Metric) -> str:
     """One figure with half the width of its interval: what fits into a narrow table."""
     figure = header["figures"][metric.name]

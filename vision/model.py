@@ -6,7 +6,6 @@ pixels -> one network -> class                                                  
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,8 +147,3 @@ def probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Class scores [n, classes] as shares that add up to one."""
     shifted = np.exp(values - values.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
-
-
-def softmax_of(values: Sequence[float]) -> list[float]:
-    """As `probabilities`, for one picture."""
-    return probabilities(np.array([values]))[0].tolist()
