@@ -1,6 +1,7 @@
 """Builds a model folder: the plan of jobs from photographs to the last artefact.
 
     primitives -> node, node, node ... -> rules -> model          (constructed, any cut but root)
+    primitives -> plain code per concept -> rules -> model        (plain cut: no nets)
     monolith -> model                                             (root cut)
 
 Each node is a job of its own in one group: all that are still to be done are trained together, and a node that an
@@ -30,13 +31,16 @@ from vision.bank import CHANNELS, GRID, primitives
 from vision.concepts import CUTS, Library, concept_name, to_ontology
 from vision.data import ImageSet, require
 from vision.model import FORMAT
-from vision.nodes import Node, NodeBank, NodeShape, Pooling
+from vision.nodes import NodeBank, NodeShape, Pooling
+from vision.plain import PlainShape, fit_plain, load_node, readings
 from vision.rules import MAX_TERMS, RuleSet, accuracy, fit_rules, harden
-from vision.train_nodes import NodePlan, NodeTrainer, calibrated
+from vision.train_nodes import AnyNode, NodePlan, NodeTrainer, calibrated
 
 HELD_OUT = 0.2
 """Share of each class's photographs that no node learns from: they calibrate nodes and fit rules."""
 MIN_PHOTOGRAPHS = 10
+TRAINING_FILES = "training_files.json"
+_PLAIN_CODE = ("vision.bank", "vision.bank_kernel", "vision.nodes", "vision.plain", "vision.train_nodes")
 _NODE_CODE = ("vision.bank", "vision.bank_kernel", "vision.nodes", "vision.train_nodes", "kernels.cnn", "kernels.adam")
 
 
@@ -46,7 +50,7 @@ class Recipe:
 
     Attributes:
         classes: what the model tells apart.
-        cut: `root`, `classes`, `parts`, `leaves`, a depth, or concepts' names; see ontology.graph.
+        cut: `root`, `classes`, `parts`, `leaves`, `plain` (no nets), a depth, or concepts' names; see ontology.graph.
         hidden: channels of a node at the leaves; nodes above them get as many as make equal parameters in total.
         mode: whether rules see probabilities ("soft") or 0 and 1 ("hard").
         others: learn from photographs of the other classes of the data as well.
@@ -147,8 +151,6 @@ class Plan:
         self.own = [self.known.index(name) for name in recipe.classes]
         self.ontology: Ontology = to_ontology(library, recipe.classes)
         self.cut: Cut = cut(self.ontology, CUTS.get(recipe.cut, recipe.cut))
-        if self.cut.spec == "plain":
-            raise UsageError("the image track has no cut below the leaves.", fix="use leaves, parts, classes or root")
         self.is_root = self.cut.concepts == (self.ontology.root,)
         self.learn, self.held = split_rows(self.labels, recipe.seed)
         self.truth: dict[str, npt.NDArray[np.int8]] = {}
@@ -202,6 +204,10 @@ class Plan:
             key=lambda s: abs(s.parameters - target),
         )
 
+    def _scale(self, name: str) -> float:
+        """What a member of the cut may see; more where a concept of the leaves has no feature (a bare class)."""
+        return self.library.features[name].scale if name in self.library.features else 1.0
+
     def leaf_parameters(self) -> int:
         """Trained numbers of the leaf cut: what every other cut is given as well."""
         recipe = self.recipe
@@ -225,10 +231,12 @@ class Plan:
             "primitives", {**data, "code": code_hash("vision.bank", "vision.bank_kernel")}, self.run_primitives,
             kind="data", place=None, reserve_seconds=10 + 0.002 * len(self.rows),
         )  # fmt: skip
-        run_nodes = self.run_nodes  # one object: the engine wants all members of a group to share it
+        # One object: the engine wants all members of a group to share it.
+        run_nodes = self.run_nodes if self.cut.nets else self.run_plain
+        code = code_hash(*(_NODE_CODE if self.cut.nets else _PLAIN_CODE))
         nodes = [
-            Job(f"node-{name}", {**data, "spec": self._spec(name), "code": code_hash(*_NODE_CODE)}, run_nodes,
-                ("primitives",), kind="net", place=f"nodes/{name}", group="nodes")
+            Job(f"node-{name}", {**data, "spec": self._spec(name), "code": code}, run_nodes, ("primitives",),
+                kind="net" if self.cut.nets else "plain", place=f"nodes/{name}", group="nodes")
             for name in self.truth
         ]  # fmt: skip
         rules = Job(
@@ -240,6 +248,9 @@ class Plan:
         return [bank, *nodes, rules, self._model_job(("rules",))]
 
     def _spec(self, name: str) -> dict[str, Any]:
+        if not self.cut.nets:
+            return {"name": name, "truth": self.truth[name].tolist(), "scale": self._scale(name),
+                    "question": self.ontology[name].question}  # fmt: skip
         shape = self.shape(name)
         return {"name": name, "truth": self.truth[name].tolist(), "scale": shape.scale, "hidden": list(shape.hidden),
                 "pooling": shape.pooling}  # fmt: skip
@@ -291,10 +302,26 @@ class Plan:
         nodes = trainer.finish()
         table = np.stack([plan.truth for plan in plans], axis=1)
         good, bad = calibrated(nodes, table, NodeBank(nodes).pooled(maps[self.held]), self.labels[self.held])
-        about = {"classes": list(self.known)}
+        self._keep(context, good, bad)
+
+    def run_plain(self, context: JobContext) -> None:
+        """Write each concept as plain code over the primitives, then calibrate it as a net would be."""
+        maps = self._primitives(context)
+        names = [name.removeprefix("node-") for name in context.members]
+        table = np.stack([self.truth[name] for name in names], axis=1)
+        questions = {name: self.ontology[name].question for name in names}
+        with context.progress.task("plain code"):
+            read, shapes = readings(maps, self.learn), [PlainShape(self._scale(name)) for name in names]
+            nodes = fit_plain(names, shapes, table, read, self.labels[self.learn], questions)
+            held = NodeBank(nodes).pooled(maps[self.held])
+        good, bad = calibrated(nodes, table, held, self.labels[self.held])
+        self._keep(context, good, bad)
+
+    def _keep(self, context: JobContext, good: Sequence[AnyNode], bad: Sequence[AnyNode]) -> None:
+        """Save nodes that answer their question; say which do not."""
         for node in good:
-            truth = self.truth[node.name].tolist()
-            node.save(context.members[f"node-{node.name}"].folder, {**about, "truth": truth})
+            about = {"classes": list(self.known), "truth": self.truth[node.name].tolist()}
+            node.save(context.members[f"node-{node.name}"].folder, about)
         for node in bad:
             context.progress.note(f"{node.name}: answers the opposite of its question; left out")
             write_json(context.members[f"node-{node.name}"].folder / "rejected.json", {"why": "negative polarity"})
@@ -305,7 +332,7 @@ class Plan:
         names = [name for name, folder in folders.items() if (folder / "node.json").exists()]
         if not names:
             raise ConstructibleError("no node answers its own question.", fix="train longer, or use more photographs")
-        bank = NodeBank([Node.load(folders[name]) for name in names])
+        bank = NodeBank([load_node(folders[name]) for name in names])
         labels = self.labels[self.held]
         with context.progress.task("rules"):
             scores = bank.scores(self._primitives(context)[self.held])
@@ -331,11 +358,11 @@ class Plan:
             {
                 "name": name, "question": self.ontology[name].question,
                 "kind": features[name].kind if name in features else "class",
-                "scale": self.shape(name).scale, "parameters": self.shape(name).parameters,
+                "scale": node.shape.scale, "parameters": node.shape.parameters,
                 "true_of": [c for c, t in zip(self.known, self.truth[name], strict=True) if t == 1],
                 "unclear_of": [c for c, t in zip(self.known, self.truth[name], strict=True) if t == -1],
             }
-            for name in names
+            for name, node in zip(names, bank.nodes, strict=True)
         ]  # fmt: skip
         write_json(
             context.folder / "concepts.json", {"concepts": said, "left_out": sorted(set(self.truth) - set(names))}
@@ -367,6 +394,9 @@ class Plan:
     def run_model(self, context: JobContext) -> None:
         """Write what makes the folder a model: configuration, ontology, and a page about it."""
         write_json(context.folder / "config.json", self._config())
+        if self.images.fingerprints:
+            used = sorted(self.images.fingerprints[row] for row in self.rows)
+            write_json(context.folder / TRAINING_FILES, {"files": used, "corpus": self.images.data_hash})
         write_text(
             context.folder / "ontology.yaml", yaml.safe_dump(library_dict(self.library), sort_keys=False, width=110)
         )
@@ -428,8 +458,8 @@ Tells apart: {", ".join(config["classes"])}. Built from `{photographs["name"]}` 
 {photographs["skipped"]} left out), {config["size"]} pixels, seed {config["seed"]}.
 
 {files}
-- `ontology.yaml`: concepts and classes. `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and
-  where it was built, seconds by job.
+- `ontology.yaml`: concepts and classes. `training_files.json`: fingerprints of the photographs it was built from.
+- `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
 
     constructible vision score DIR DATA
     constructible vision predict DIR photo.jpg --explain --html explained.html

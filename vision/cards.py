@@ -13,6 +13,7 @@ from vision.data import ImageSet
 from vision.explain_page import data_url, heat, render
 from vision.model import Constructed
 from vision.nodes import Node, NodeBank
+from vision.plain import PlainNode
 
 MOST, LEAST = 8, 4
 
@@ -41,8 +42,8 @@ def render_cards(
 
 
 def _card(
-    model: Constructed, images: ImageSet, node: Node, scores: npt.NDArray[np.float64], maps: npt.NDArray[np.uint8],
-    judged: Mapping[str, Any] | None,
+    model: Constructed, images: ImageSet, node: Node | PlainNode, scores: npt.NDArray[np.float64],
+    maps: npt.NDArray[np.uint8], judged: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     order = np.argsort(-scores, kind="stable")
     # No more than two of a class among the most, so that one class cannot hide what else it fires on.
@@ -91,13 +92,16 @@ def _card(
     }  # fmt: skip
 
 
-def reads(node: Node, n: int = 6) -> list[tuple[str, float]]:
+def reads(node: Node | PlainNode, n: int = 6) -> list[tuple[str, float]]:
     """The primitives that move a node most: change of the map's mean when a channel rises by a tenth everywhere, from
     an even picture; what plain code under it the node leans on."""
     import torch
 
     from vision.nodes import _forward
 
+    if isinstance(node, PlainNode):
+        change = {name.replace("_", " "): 0.1 * value * node.slope for name, value in node.coefficients.items()}
+        return sorted(change.items(), key=lambda item: -abs(item[1]))[:n]
     channels = node.shape.channels
     base = torch.full((len(channels) + 1, len(channels), 16, 16), 0.2)
     base[torch.arange(len(channels)), torch.arange(len(channels))] += 0.1
@@ -108,7 +112,7 @@ def reads(node: Node, n: int = 6) -> list[tuple[str, float]]:
     return [(CHANNELS[channels[i]].replace("_", " "), float(change[i])) for i in order]
 
 
-def _probability(maps: npt.NDArray[np.float32], node: Node) -> npt.NDArray[np.float32]:
+def _probability(maps: npt.NDArray[np.float32], node: Node | PlainNode) -> npt.NDArray[np.float32]:
     return (1 / (1 + np.exp(-np.clip(maps * node.slope + node.offset, -30, 30)))).astype(np.float32)
 
 

@@ -37,7 +37,7 @@ for _command in (ontology, fidelity, track, study):
 @click.option("--minutes", type=float, help="Wall-clock budget from photographs to the last artefact (default: 5).")
 @click.option("--steps", type=int, help="Training steps instead of minutes: the result repeats bit for bit.")
 @click.option("--cut", default="leaves", show_default=True,
-              help="Where nets sit: root (one network), classes, parts, leaves, a depth, or names.")  # fmt: skip
+              help="Where nets sit: root (one net), classes, parts, leaves, plain (none), depth, names.")  # fmt: skip
 @click.option("--ontology", "ontology_file", type=_FOLDER, help="Your own concepts (YAML).")
 @click.option("--mode", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
               help="Rules see probabilities, or 0 and 1.")  # fmt: skip

@@ -26,7 +26,7 @@ from ontology.errors import ConstructibleError, UsageError, did_you_mean
 from ontology.io import explain_os_errors, load_tensors, make_folder, read_json, save_tensors, sha256_json, write_json
 from ontology.store import code_hash, default_store_folder
 
-FORMAT = "constructible-images/1"
+FORMAT = "constructible-images/2"
 Split = Literal["train", "validation"]
 MIN_SIDE = 8
 """A photograph with a shorter side than this shows nothing to learn from and is left out."""
@@ -35,6 +35,8 @@ MAX_PIXELS = 100_000_000
 VALIDATION_SHARE = 0.2
 """Share held out where a source has no split of its own; a photograph's bytes decide, so it never changes sides."""
 HUB_LIMIT = 50_000
+FINGERPRINT_SIDE = 64
+"""Photographs are told apart by their pixels at this side, whatever side they are read at."""
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm".split())
 PART_WORLD = re.compile(r"part-world(?::(\d+))?")
 
@@ -71,6 +73,7 @@ class ImageSet:
         skipped: (path, reason) of what was left out.
         data_hash: of pixels, labels and classes.
         seconds: that decoding took, when it was done.
+        fingerprints: of each photograph, see `fingerprint`.
     """
 
     name: str
@@ -83,6 +86,7 @@ class ImageSet:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     data_hash: str = ""
     seconds: float = 0.0
+    fingerprints: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,6 +149,12 @@ def read_images(
                     fix="name classes of the source",
                 )
     return found
+
+
+def fingerprint(pixels: npt.NDArray[np.uint8], label: str) -> str:
+    """What says that two photographs are the same one: 16 hex digits of a hash of its pixels at `FINGERPRINT_SIDE`,
+    uint8 [64, 64, 3], and its class."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + label.encode()).hexdigest()[:16]
 
 
 def list_classes(source: str) -> tuple[str, ...]:
@@ -436,6 +446,7 @@ def _decode(
     working = Path(tempfile.mkdtemp(prefix=".images.", dir=place.parent))
     kept: list[tuple[str, str]] = []
     boxes: list[tuple[float, ...]] = []
+    prints: list[str] = []
     skipped: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     digest = hashlib.sha256()
@@ -454,6 +465,7 @@ def _decode(
                     continue
                 try:
                     pixels, (scale, left, top) = decode(item.data, size)
+                    small = pixels if size == FINGERPRINT_SIDE else decode(item.data, FINGERPRINT_SIDE)[0]
                 except ConstructibleError as error:
                     skipped.append((item.path, error.message))
                     continue
@@ -465,6 +477,7 @@ def _decode(
                     boxes.append(tuple(min(1.0, max(0.0, value / size)) for value in corners))
                 counts[label] += 1
                 kept.append((item.path, label))
+                prints.append(fingerprint(small, label))
                 digest.update(pixels.tobytes())
                 file.write(pixels.tobytes())
         if not kept:
@@ -478,7 +491,8 @@ def _decode(
         write_json(
             working / "images.json",
             {"format": FORMAT, "size": size, "classes": names, "paths": [path for path, _ in kept],
-             "skipped": skipped, "data_hash": digest.hexdigest(), "seconds": round(time.monotonic() - started, 3)},
+             "fingerprints": prints, "skipped": skipped, "data_hash": digest.hexdigest(),
+             "seconds": round(time.monotonic() - started, 3)},
         )  # fmt: skip
         with explain_os_errors(place):
             if place.exists():
@@ -500,5 +514,5 @@ def _open(place: Path, source: str, split: Split) -> ImageSet:
         Path(source).name if Path(source).exists() else source, split, pixels.reshape(n, size, size, 3),
         np.array(rows["labels"]), tuple(about["classes"]), tuple(about["paths"]), np.array(rows["boxes"]),
         [(str(path), str(reason)) for path, reason in about["skipped"]], about["data_hash"],
-        float(about["seconds"]),
+        float(about["seconds"]), tuple(about["fingerprints"]),
     )  # fmt: skip

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json
 from vision.bank import primitives
-from vision.nodes import Node, NodeBank
+from vision.nodes import NodeBank
+from vision.plain import load_node
 from vision.rules import RuleSet, harden
 
 FORMAT = "constructible-vision/1"
@@ -71,7 +72,7 @@ class Constructed:
         self.size, self.mode = int(config["size"]), str(config["mode"])
         said: list[dict[str, Any]] = read_json(folder / "concepts.json")["concepts"]
         self.concepts = {concept["name"]: concept for concept in said}
-        self.bank = NodeBank([Node.load(folder / "nodes" / name) for name in self.concepts])
+        self.bank = NodeBank([load_node(folder / "nodes" / name) for name in self.concepts])
         self.rules = RuleSet.load(folder / "rules", self.classes, self.bank.names)
 
     @property

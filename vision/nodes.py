@@ -23,6 +23,8 @@ from vision.bank import CHANNELS, GRID, REACH
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vision.plain import PlainNode
+
 FORMAT = "constructible-nodes/1"
 MAX_PARAMS = 10_000
 Pooling = Literal["average", "max", "lse", "annealed", "topk", "linear_softmax"]
@@ -151,20 +153,24 @@ class Node:
 
 
 class NodeBank:
-    """Several nodes, answered together.
+    """Several nodes, answered together: nets, plain code (`vision.plain`), or both.
 
     Attributes:
         nodes: in the order of the columns of all answers.
     """
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node | PlainNode]) -> None:
         self.nodes = tuple(nodes)
-        groups: dict[NodeShape, list[int]] = {}
+        groups: dict[NodeShape, list[tuple[int, Node]]] = {}
+        self._plain: list[tuple[int, PlainNode]] = []
         for i, node in enumerate(self.nodes):
-            groups.setdefault(node.shape, []).append(i)
+            if isinstance(node, Node):
+                groups.setdefault(node.shape, []).append((i, node))
+            else:
+                self._plain.append((i, node))
         self._groups = [
-            (shape, np.array(columns), [np.stack([self.nodes[i].weights[t] for i in columns]) for t in range(6)])
-            for shape, columns in groups.items()
+            (shape, np.array([i for i, _ in own]), [np.stack([node.weights[t] for _, node in own]) for t in range(6)])
+            for shape, own in groups.items()
         ]
 
     @property
@@ -182,6 +188,8 @@ class NodeBank:
         import torch
 
         out = np.empty((len(primitives), len(self.nodes), GRID, GRID), dtype=np.float32)
+        for i, node in self._plain:
+            out[:, i] = node.maps(primitives)
         with torch.inference_mode():
             for shape, columns, weights in self._groups:
                 found = _forward(_inputs(primitives, shape), [torch.from_numpy(w) for w in weights], shape).numpy()
@@ -194,6 +202,8 @@ class NodeBank:
         import torch
 
         out = np.empty((len(primitives), len(self.nodes)))
+        for i, node in self._plain:
+            out[:, i] = node.pooled(primitives)
         with torch.inference_mode():
             for begin in range(0, len(primitives), batch):
                 part = primitives[begin : begin + batch]

@@ -90,9 +90,9 @@ def pooling(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 
 def cuts(study: Study) -> dict[str, list[dict[str, Any]]]:
-    """Nets at the root, at classes, at parts, at features: where does construction cost?"""
+    """Nets at the root, at classes, at parts, at features, none at all: where does construction cost?"""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for cut in ("root", "classes", "parts", "leaves"):
+    for cut in ("root", "classes", "parts", "leaves", "plain"):
         for seed, classes in study.draws:
             rows.setdefault(cut, []).append(
                 study.figures(study.model(f"{cut}-{seed}", Recipe(classes=classes, seed=seed, cut=cut)))

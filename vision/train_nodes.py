@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,12 @@ import numpy.typing as npt
 from ontology.errors import ConstructibleError
 from vision.bank import mirror
 from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, calibration, pool
+from vision.plain import PlainNode
 
 BATCH = 96
 WEIGHT_DECAY = 0.02
 LEARNING_RATE = 2e-2
+AnyNode = TypeVar("AnyNode", Node, PlainNode)
 
 
 @dataclass(frozen=True)
@@ -185,11 +188,11 @@ class NodeTrainer:
 
 
 def calibrated(
-    nodes: Sequence[Node],
+    nodes: Sequence[AnyNode],
     table: npt.NDArray[np.int8],
     pooled: npt.NDArray[np.float64],
     labels: npt.NDArray[np.int64],
-) -> tuple[list[Node], list[Node]]:
+) -> tuple[list[AnyNode], list[AnyNode]]:
     """Fit slope and offset of each node on pictures it did not learn from.
 
     Args:
@@ -205,7 +208,7 @@ def calibrated(
         used = weights[:, i] > 0
         slope, offset = calibration(pooled[used, i], table[labels[used], i] == 1, weights[used, i])
         if slope > 1e-3:
-            good.append(Node(node.name, node.shape, node.weights, slope, offset))
+            good.append(replace(node, slope=slope, offset=offset))
         else:
             bad.append(node)
     return good, bad

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.tasks.base import Options
+from eval.tasks.images import photographs
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json
 from ontology.store import Store
 from tests.vision.small import CLASSES, SmallWorld, build_small
 from vision.build import choose_classes, split_rows
+from vision.data import read_images
 from vision.model import Constructed, RootModel, load
 from vision.score import auroc, score
 
@@ -96,8 +99,6 @@ def test_what_cannot_be_built_is_refused(world: SmallWorld, tmp_path: Path):
         build_small(replace(world, train=few), tmp_path / "few")
     with pytest.raises(UsageError, match="cut"):
         build_small(world, tmp_path / "cut", cut="leafs")
-    with pytest.raises(UsageError, match="no cut below the leaves"):
-        build_small(world, tmp_path / "plain", cut="plain")
     with pytest.raises(ConstructibleError, match="no model in this folder"):
         load(tmp_path)
 
@@ -126,6 +127,20 @@ def test_auroc_counts_ties_half():
     assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), truth) == 0.5
     assert auroc(np.array([0.0, 2.0, 1.0, 1.0]), truth) == 0.5
     assert np.isnan(auroc(np.array([1.0]), np.array([True])))
+
+
+def test_a_build_lists_the_photographs_it_used_as_the_leakage_check_knows_them(world: SmallWorld, model_folder: Path):
+    said = read_json(model_folder / "training_files.json")
+    assert sorted(world.train.fingerprints) == said["files"] and len(set(said["files"])) == len(world.train)
+    assert not set(said["files"]) & set(world.validation.fingerprints)
+    for row, example in enumerate(photographs(Options(data=str(world.folder)))):
+        assert example.fingerprint == world.validation.fingerprints[row]
+
+
+def test_a_photograph_keeps_its_fingerprint_at_another_size(world: SmallWorld, tmp_path: Path):
+    larger = read_images(str(world.folder), "validation", size=128, classes=["bee"], cache=tmp_path)
+    rows = world.validation.rows_of("bee")
+    assert larger.fingerprints == tuple(world.validation.fingerprints[row] for row in rows)
 
 
 def test_config_says_what_it_was_built_from(model_folder: Path):
