@@ -30,6 +30,8 @@ from ontology.io import load_tensors, save_tensors
 if TYPE_CHECKING:
     import torch
 
+    import kernels
+
 
 @dataclass(frozen=True)
 class NetShape:
@@ -227,6 +229,10 @@ class NetTrainer:
         f = self._fraction
         return self.shape.learning_rate * max(0.01, min(1.0, f / 0.02 if f < 0.02 else 1.0, (1.0 - f) / 0.6))
 
+    def answers(self, rows: np.ndarray) -> kernels.Plan:
+        """Which of the output layer's vocabularies each row of a batch is answered from: here there is one."""
+        return self._everyone
+
     def step(self, index: int) -> float:
         """Make one batch: forward, loss, backward, Adam. Returns the mean loss in nats per token."""
         import torch
@@ -246,7 +252,7 @@ class NetTrainer:
             h = torch.nn.functional.silu(x.flatten(1) @ w1 + b1[module])
             y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
             loss = kernels.ragged_softmax_xent(
-                y, targets, output, bias, self.vocabulary, self._everyone, precision="bfloat16"
+                y, targets, output, bias, self.vocabulary, self.answers(rows), precision="bfloat16"
             ).mean()
             grads = torch.autograd.grad(loss, leaves)
         for p in leaves:

@@ -1,4 +1,4 @@
-"""A transformer joined with the constructed model's tables and caches: what construction adds to counting.
+"""Anything neural joined with the constructed model's tables and caches: what the neural part adds to counting.
 
 It takes the place of the nets, everything else is the constructed model's: the same index over the same files, the same
 caches of the file's own past, the same names in scope, and a mixer of the same form fitted to it on the same files.
@@ -6,76 +6,148 @@ caches of the file's own past, the same names in scope, and a mixer of the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from cgpt import mixing
 from cgpt.baseline import Baseline
 from cgpt.data import TokenizedCorpus
 from cgpt.fit_mixer import fit_mixing
 from cgpt.mixer import Mixer
-from cgpt.model import ConstructedLM
+from cgpt.model import ConstructedLM, by_concept
+from cgpt.nets import Nets
 from cgpt.reads import FileView
 from cgpt.score import FileScore
+from ontology.routers import Router
 
 _CHUNK_ROWS = 512
+Block = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boundaries int64[rows], and for them powers and their sums as `cgpt.nets.Nets.powers` gives them."""
+
+
+class Neural(Protocol):
+    """What can take the place of the nets."""
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        ...
+
+    def blocks(self, view: FileView) -> Iterator[Block]:
+        """Every boundary of a file once, in blocks of few rows."""
+        ...
+
+
+class Transformer:
+    """A transformer, with overlapping windows."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline, self.parameters = baseline, baseline.parameters
+
+    def blocks(self, view: FileView) -> Iterator[Block]:
+        """See Neural."""
+        for places, logits in self.baseline.logit_blocks(view.history[1 : view.n + 1]):
+            for begin in range(0, len(places), _CHUNK_ROWS):
+                rows = places[begin : begin + _CHUNK_ROWS]
+                yield rows, *_powers(logits[begin : begin + _CHUNK_ROWS].numpy())
+
+
+class RoutedNets:
+    """Nets under a router of their own, which need not be the one that the tables' mixer goes by.
+
+    Args:
+        nets: anything with the `powers` and the `parameters` of `cgpt.nets.Nets`.
+        router: says which situation is in charge.
+        net_of: int[situations], the net that answers each.
+    """
+
+    def __init__(self, nets: Nets, router: Router, net_of: np.ndarray) -> None:
+        self.nets, self.router, self.net_of = nets, router, net_of
+        self.parameters = nets.parameters
+
+    def blocks(self, view: FileView) -> Iterator[Block]:
+        """See Neural."""
+        for concept, rows in by_concept(self.router.route(view.fields[: view.n + 1])):
+            yield rows, *self.nets.powers(int(self.net_of[concept]), view.reads[rows])
+
+
+class _Fed(ConstructedLM):
+    """A plain model with another mixer; what its net would say of the next rows to be scored is handed to it."""
+
+    said: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, plain: ConstructedLM, mixer: Mixer) -> _Fed:
+        made = cls.__new__(cls)
+        made.__dict__.update(plain.__dict__)
+        made.mixer = mixer
+        return made
+
+    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.said
 
 
 class JoinedLM:
-    """A transformer in the place of the nets of a `plain` model.
+    """Something neural in the place of the nets of a `plain` model.
 
     Args:
         plain: a model of the cut `plain`; its tables are used, its mixer is not.
-        baseline: trained on the same tokens, the files held out for the mixer aside.
+        neural: trained on the same tokens, the files held out for the mixer aside.
         mixer: fitted by `fit_joined`.
     """
 
-    def __init__(self, plain: ConstructedLM, baseline: Baseline, mixer: Mixer) -> None:
-        self.plain, self.baseline, self.mixer = plain, baseline, mixer
+    def __init__(self, plain: ConstructedLM, neural: Neural, mixer: Mixer) -> None:
+        self.plain, self.neural, self.mixer = plain, neural, mixer
+        self._fed = _Fed.of(plain, mixer)
         self.concepts, self.tokenizer = plain.concepts, plain.tokenizer
-        self.parameters, self.table_entries = baseline.parameters, plain.table_entries
+        self.parameters, self.table_entries = neural.parameters, plain.table_entries
 
     def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
         """Score one file: float64 bits of every token and of its end."""
-        model = self.plain
+        return self.score_both(data, path, project)[0]
+
+    def score_both(self, data: bytes, path: str = "", project: str = "") -> tuple[FileScore, FileScore]:
+        """(joined with the tables, the neural part alone), each as `score_file`."""
+        model = self._fed
         ids = model.tokenizer.encode(data)
         view = model.view(ids)
         n = view.n + 1
-        concept = model.concepts_at(view)
-        probability, best, parts = np.zeros(n), np.zeros(n, np.int64), np.zeros((n, len(mixing.SOURCES)))
-        for places, logits in self.baseline.logit_blocks(ids):
-            for begin in range(0, len(places), _CHUNK_ROWS):
-                rows = places[begin : begin + _CHUNK_ROWS]
-                powers, total = _powers(logits[begin : begin + _CHUNK_ROWS].numpy())
-                for c in np.unique(concept[rows]).tolist():
-                    here = concept[rows] == c
-                    p, b, w = np.zeros(here.sum()), np.zeros(here.sum(), np.int64), np.zeros((here.sum(), 5))
-                    mixing.score_rows(
-                        *model.index.arrays(), view.history, view.previous, view.offered, view.slots, rows[here],
-                        *self.mixer.tables(c), model.unigram, powers[here], total[here], model.rank_weights, p, b, w,
-                    )  # fmt: skip
-                    probability[rows[here]], best[rows[here]], parts[rows[here]] = p, b, w
+        concept, targets = model.concepts_at(view), view.history[1 : n + 1]
+        probability, best = np.zeros(n), np.zeros(n, np.int64)
+        alone, first = np.zeros(n), np.zeros(n, np.int64)
+        for rows, powers, total in self.neural.blocks(view):
+            alone[rows] = powers[np.arange(len(rows)), targets[rows]] / total
+            first[rows] = powers.argmax(1)
+            for c in np.unique(concept[rows]).tolist():
+                here = concept[rows] == c
+                model.said = powers[here], total[here]
+                probability[rows[here]], best[rows[here]], _ = model.score_rows(view, c, rows[here])
         lengths = np.append([len(model.tokenizer.token_bytes[i]) for i in ids.tolist()], 0).astype(np.int32)
-        correct = best == view.history[1 : n + 1]
-        return FileScore(path, project, int(lengths.sum()), -np.log2(probability), correct, concept, lengths)
+        joined = FileScore(
+            path, project, int(lengths.sum()), -np.log2(probability), best == targets, concept, lengths
+        )  # fmt: skip
+        # A net may round to nothing what it holds for next to impossible; no figure may be infinite for that.
+        bits = -np.log2(np.maximum(alone, 1e-12))
+        return joined, replace(joined, bits=bits, correct=first == targets)
 
 
-def fit_joined(tokens: Path, plain: ConstructedLM, baseline: Baseline) -> Mixer:
-    """The mixer for a transformer beside the tables; `tokens` is the build's `tokens.safetensors`."""
+def fit_joined(tokens: Path, plain: ConstructedLM, neural: Neural) -> Mixer:
+    """The mixer for something neural beside the tables; `tokens` is the build's `tokens.safetensors`."""
     return fit_mixing(
-        TokenizedCorpus.load(tokens), plain.alphabet, plain.router, lambda view, _: _says(baseline, view)
+        TokenizedCorpus.load(tokens), plain.alphabet, plain.router, lambda view, _: _says(neural, view)
     ).mixer
 
 
-def _says(baseline: Baseline, view: FileView) -> tuple[np.ndarray, np.ndarray]:
-    """What the transformer says of each target of a file, and of its own first choice: float64[n + 1] each."""
+def _says(neural: Neural, view: FileView) -> tuple[np.ndarray, np.ndarray]:
+    """What it says of each target of a file, and of its own first choice: float64[n + 1] each."""
     n = view.n + 1
     targets, said, top = view.history[1 : n + 1], np.zeros(n), np.zeros(n)
-    for places, logits in baseline.logit_blocks(view.history[1 : view.n + 1]):
-        powers, total = _powers(logits.numpy())
-        said[places] = powers[np.arange(len(places)), targets[places]] / total
-        top[places] = 1.0 / total
+    for rows, powers, total in neural.blocks(view):
+        said[rows] = powers[np.arange(len(rows)), targets[rows]] / total
+        top[rows] = 1.0 / total
     return said, top
 
 

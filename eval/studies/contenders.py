@@ -37,7 +37,7 @@ from cgpt.model import HERE, ConstructedLM, load
 from cgpt.reads import FileView
 from cgpt.score import Score, score_files
 from eval.controls import random_router
-from eval.joined import JoinedLM, fit_joined
+from eval.joined import JoinedLM, Transformer, fit_joined
 from eval.studies.forty_mb import _sample_file
 from ontology.environment import describe, threads
 from ontology.io import make_folder, read_json, write_json, write_text
@@ -147,10 +147,10 @@ def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) ->
         baseline = trainer.model()
         baseline.save(folder / "transformer")
         seconds = tables + time.monotonic() - started
-        write_json(folder / "mixer.json", fit_joined(tokens, plain, baseline).as_json())
+        write_json(folder / "mixer.json", fit_joined(tokens, plain, Transformer(baseline)).as_json())
         write_json(done, {"seconds": seconds})
     mixer = Mixer.from_json(read_json(folder / "mixer.json"))
-    return JoinedLM(plain, Baseline.load(folder / "transformer"), mixer), float(read_json(done)["seconds"])
+    return JoinedLM(plain, Transformer(Baseline.load(folder / "transformer")), mixer), float(read_json(done)["seconds"])
 
 
 def _row(

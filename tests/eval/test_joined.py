@@ -11,7 +11,7 @@ from cgpt.baseline import BaselineConfig, BaselineTrainer, train_for
 from cgpt.data import TokenizedCorpus
 from cgpt.mixer import NET
 from cgpt.model import ConstructedLM, load
-from eval.joined import JoinedLM, fit_joined
+from eval.joined import JoinedLM, Transformer, fit_joined
 from tests.cgpt.small import build_small, small_corpus, unseen_files
 
 
@@ -27,8 +27,8 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> JoinedLM:
     trainer = BaselineTrainer(config, np.array(corpus.ids), np.array(corpus.offsets), threads=1)
     for _ in train_for(trainer, steps=20):
         pass
-    baseline = trainer.model()
-    return JoinedLM(plain, baseline, fit_joined(tokens, plain, baseline))
+    neural = Transformer(trainer.model())
+    return JoinedLM(plain, neural, fit_joined(tokens, plain, neural))
 
 
 def test_the_mixer_hears_the_transformer(joined: JoinedLM):
