@@ -51,7 +51,85 @@ def fidelity(
         f"{summary['rule_weight_on_faithful']:.0%} of the rules' weight; {figures['random_concepts_that_pass']} of "
         f"{len(figures['random_concepts'])} random concepts would pass."
     )
-    click.echo(str(model / "fidelity" / "cards.html"))
+    said, shared = figures["leakage"], figures["overlap"]
+    click.echo(f"{leakage_text(said)}\n{overlap_text(shared)}\n{model / 'fidelity' / 'cards.html'}")
+
+
+@click.command()
+@click.argument("model", type=_FOLDER)
+@click.argument("data")
+@click.option("--random", "n_random", type=click.IntRange(2, 400), default=40, show_default=True,
+              help="Untrained nodes to probe beside the model's.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def probe(model: Path, data: str, n_random: int, as_json: bool) -> None:
+    """Ask every node of MODEL about every other concept, on the validation photographs of DATA. Trains nothing.
+
+    Leakage: what scores say beyond their concepts (OIS, NIS). Overlap: what nodes carry beside their own concept,
+    against untrained nodes. Writes probe.json into MODEL.
+    """
+    from ontology.io import write_json
+
+    figures = run_probe(model, data, n_random)
+    write_json(model / "probe.json", figures)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+        return
+    click.echo(f"{leakage_text(figures['leakage'])}\n{overlap_text(figures['overlap'])}")
+    for row in figures["leakage"]["worst"][:5]:
+        click.echo(f"  {row['score']} knows {row['knows']}: {row['auroc']:.2f}, its truth {row['auroc_of_truth']:.2f}")
+
+
+def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
+    """Leakage and overlap of a model's nodes on held-out photographs; see `vision.leakage`, `vision.overlap`."""
+    import numpy as np
+
+    from ontology.errors import UsageError
+    from vision.bank import primitives
+    from vision.data import read_images
+    from vision.fidelity import _clean
+    from vision.leakage import leakage
+    from vision.model import Constructed, load
+    from vision.overlap import overlap, random_nodes
+
+    opened = load(folder)
+    if not isinstance(opened, Constructed):
+        raise UsageError("a monolith has no nodes to probe.", fix="give a model of another cut", file=folder)
+    images = read_images(data, "validation", size=opened.size)
+    classes = [name for name in images.classes if name in opened.config["trained_on"]]
+    place = {name: i for i, name in enumerate(classes)}
+    labels = np.array([place.get(name, -1) for name in images.classes])[images.labels]
+    names = list(opened.bank.names)
+    truth = np.zeros((len(classes), len(names)), dtype=np.int8)
+    for i, name in enumerate(names):
+        truth[[place[c] for c in opened.concepts[name]["true_of"] if c in place], i] = 1
+        truth[[place[c] for c in opened.concepts[name]["unclear_of"] if c in place], i] = -1
+    maps = np.concatenate([primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)])
+    pooled = opened.bank.pooled(maps)
+    chance = random_nodes(opened.bank.nodes, n_random).pooled(maps)
+    return _clean(
+        {"format": "constructible-probe/1", "photographs": int((labels >= 0).sum()), "classes": len(classes),
+         "random_nodes": n_random,
+         "leakage": leakage(opened.bank.calibrate(pooled), labels, truth, names).as_json(),
+         "overlap": overlap(pooled, labels, truth, names, chance).as_json()}
+    )  # fmt: skip
+
+
+def leakage_text(said: dict[str, Any]) -> str:
+    """Leakage in a line."""
+    number = lambda key: "unknown" if said[key] is None else f"{said[key]:.3f}"  # noqa: E731
+    return (
+        f"Leakage: OIS {number('ois')} ({number('ois_low')} to {number('ois_high')}; 0 is pure), NIS {number('nis')} "
+        f"({number('nis_low')} to {number('nis_high')}; of the table itself {number('nis_of_truth')})."
+    )
+
+
+def overlap_text(said: dict[str, Any]) -> str:
+    """Overlap in a line."""
+    number = lambda key: "unknown" if said[key] is None else f"{said[key]:.0%}"  # noqa: E731
+    return (
+        f"Overlap: nodes carry {number('carried_share')} of the other concepts (random nodes "
+        f"{number('carried_share_of_random_nodes')}); {number('own_is_strongest')} answer their own most strongly."
+    )
 
 
 @click.command()

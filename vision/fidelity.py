@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ontology.environment import threads
-from ontology.fit import Budget, Fitted, Job, JobContext, fit, train
-from ontology.io import load_tensors, save_tensors, write_json
+from ontology.fit import Budget, Fitted, Job, JobContext, fit
+from ontology.io import load_tensors, write_json
 from ontology.progress import Progress
 from ontology.stats import benjamini_hochberg
 from ontology.store import Store, code_hash
@@ -25,10 +24,13 @@ from vision import fidelity_metrics as fm
 from vision.bank import primitives
 from vision.build import _NODE_CODE, Plan
 from vision.data import PART_WORLD, ImageSet
+from vision.leakage import leakage
 from vision.model import Constructed
 from vision.nodes import NodeBank
+from vision.overlap import overlap
 from vision.rules import accuracy, fit_rules, harden
-from vision.train_nodes import NodePlan, NodeTrainer, calibrated
+from vision.train_nodes import NodePlan
+from vision.twins import Twins, load_twins, train_twins, twin_spec, usable, without
 
 FORMAT = "constructible-fidelity/1"
 FOLDS = 2
@@ -69,17 +71,18 @@ class FidelityPlan:
         for name, column in columns.items():
             shape = self.control_shape.get(name) or self.plan.shape(name)
             for f, fold in enumerate(self.folds):
-                made.append(NodePlan(f"{name}@{f}", shape, _without(column, fold)))
+                made.append(NodePlan(f"{name}@{f}", shape, without(column, fold)))
             if name not in self.controls:
-                made.append(NodePlan(f"{name}@new", shape, _without(column, self.plan.own)))
+                made.append(NodePlan(f"{name}@new", shape, without(column, self.plan.own)))
                 made.append(NodePlan(f"{name}@swap", shape, column, seed_name=f"{name} from another seed"))
-        return [twin for twin in made if (twin.truth == 1).sum() >= 1 and (twin.truth == 0).sum() >= 1]
+        return usable(made)
 
     def jobs(self) -> list[Job]:
         """The plan."""
         bank, nodes = self.plan.jobs()[0], [f"node-{name}" for name in self.names]
-        spec = [[t.name, t.truth.tolist(), t.shape.scale, list(t.shape.hidden), t.shape.pooling] for t in self.twins()]
-        code = code_hash(*_NODE_CODE, "vision.fidelity", "vision.fidelity_metrics")
+        spec = twin_spec(self.twins())
+        judges = ("fidelity", "fidelity_metrics", "leakage", "overlap", "twins")
+        code = code_hash(*_NODE_CODE, *(f"vision.{name}" for name in judges))
         model = {"nodes": nodes, "rules": [rule.source for rule in self.model.rules.rules],
                  "calibration": [[n.slope, n.offset] for n in self.model.bank.nodes]}  # fmt: skip
         data = {"validation": self.validation.data_hash, "masks": sorted(self.masks), "code": code}
@@ -92,49 +95,21 @@ class FidelityPlan:
 
     def run_twins(self, context: JobContext) -> None:
         """Train all twins together, calibrate them, keep what they say of the photographs."""
-        import torch
-
-        torch.set_num_threads(threads())
-        maps, plan, twins = self.plan._primitives(context), self.plan, self.twins()
-        trainer = NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed)
-        train(trainer, context)
-        bank = NodeBank(trainer.finish())
-        table = np.stack([twin.truth for twin in twins], axis=1)
-        held = bank.pooled(maps[plan.held])
-        good, _ = calibrated(bank.nodes, table, held, plan.labels[plan.held])
-        steady = {node.name: node for node in good}
-        nodes = NodeBank([steady.get(node.name, node) for node in bank.nodes])
-        found = np.concatenate(
-            [nodes.pooled(primitives(np.array(self.validation.pixels[i : i + 500])))
-             for i in range(0, len(self.validation), 500)]
-        )  # fmt: skip
-        slopes = np.array([node.slope if node.name in steady else 0.0 for node in nodes.nodes])
-        save_tensors(
-            context.folder / "twins.safetensors",
-            {"validation": found, "held": held, "slope": slopes, "offset": np.array([n.offset for n in nodes.nodes])},
-        )
-        write_json(context.folder / "twins.json", {"names": [twin.name for twin in twins]})
+        train_twins(context, self.plan, self.twins(), self.plan._primitives(context), self.validation.pixels)
 
     def run_judge(self, context: JobContext) -> None:
         """Take all figures and write `fidelity.json`."""
-        from ontology.io import read_json
-
-        names = read_json(context.inputs["twins"] / "twins.json")["names"]
-        stored = load_tensors(context.inputs["twins"] / "twins.safetensors")
-        column = {name: i for i, name in enumerate(names)}
+        twins = load_twins(context.inputs["twins"])
         with context.progress.task("fidelity"):
-            judged = _Judge(self, column, stored, self.plan._primitives(context)).all()
+            judged = _Judge(self, twins, self.plan._primitives(context)).all()
         write_json(context.folder / "fidelity.json", judged)
 
 
 class _Judge:
     """The figures, one method each."""
 
-    def __init__(
-        self, plan: FidelityPlan, column: Mapping[str, int], twins: Mapping[str, npt.NDArray[Any]],
-        maps: npt.NDArray[np.uint8],
-    ) -> None:  # fmt: skip
-        self.p, self.column, self.twins, self.maps = plan, column, twins, maps
+    def __init__(self, plan: FidelityPlan, twins: Twins, maps: npt.NDArray[np.uint8]) -> None:
+        self.p, self.twins, self.maps = plan, twins, maps
         self.model, self.names = plan.model, plan.names
         self.pixels, self.labels = plan.validation.pixels, plan.labels
         self.primitives = np.concatenate(
@@ -165,7 +140,8 @@ class _Judge:
                 "format": FORMAT, "nodes": per_node, "random_concepts": controls,
                 "random_concepts_that_pass": int(everything[len(per_node) :].sum()),
                 "random_concepts_mean_auroc": base, "folds": [[self.p.plan.known[c] for c in f] for f in self.p.folds],
-                "summary": self.summary(per_node),
+                "leakage": leakage(self.scores, self.labels, self.p.table, self.names).as_json(),
+                "overlap": self.overlap(), "summary": self.summary(per_node),
             }
         )  # fmt: skip
 
@@ -173,8 +149,8 @@ class _Judge:
         """Twins on the classes they never saw."""
         scores, folds = [], []
         for f, fold in enumerate(self.p.folds):
-            if f"{name}@{f}" in self.column:
-                scores.append(np.asarray(self.twins["validation"][:, self.column[f"{name}@{f}"]]))
+            if f"{name}@{f}" in self.twins.column:
+                scores.append(self.twins.evidence(name, str(f), "validation"))
                 folds.append(fold)
         return fm.held_out_transfer(scores, self.labels, column, folds, seed=self.p.plan.recipe.seed)
 
@@ -190,6 +166,13 @@ class _Judge:
         own["memory"] = own["polarity"] - own["transfer"]["auroc"]  # how much better it is on classes it has seen
         return own | self.place(i, name, truth)
 
+    def overlap(self) -> dict[str, Any]:
+        """What nodes carry beside their own concept, against nodes trained for permuted columns."""
+        random = [i for name, i in self.twins.column.items() if name.split("@")[0] in self.p.controls]
+        return overlap(
+            self.pooled, self.labels, self.p.table, self.names, self.twins.pooled["validation"][:, random]
+        ).as_json()
+
     def plain_controls(self, truth: npt.NDArray[np.int8]) -> dict[str, float]:
         """The colour-histogram control and the class memoriser, on the same held-out classes."""
         features = np.concatenate([self.primitives.mean((2, 3)), self.primitives.std((2, 3))], axis=1)
@@ -204,9 +187,9 @@ class _Judge:
             scores = [
                 fm.ridge_transfer(both, labels, train, truth, fold, through_classes=through)[len(learned) :]
                 for fold in self.p.folds
-                if {0, 1} <= set(_without(truth, fold).tolist())
+                if {0, 1} <= set(without(truth, fold).tolist())
             ]
-            folds = [fold for fold in self.p.folds if {0, 1} <= set(_without(truth, fold).tolist())]
+            folds = [fold for fold in self.p.folds if {0, 1} <= set(without(truth, fold).tolist())]
             out[key] = fm.held_out_transfer(scores, self.labels, truth, folds).auroc
         return out
 
@@ -254,8 +237,9 @@ class _Judge:
         held_labels = self.p.plan.labels[self.p.plan.held]
         held = self.model.bank.scores(self.maps[self.p.plan.held])
         base = accuracy(values(scores), target)
-        swap = self.twin_scores("swap", "validation")[own]
-        new_held, new = self.twin_scores("new", "held"), self.twin_scores("new", "validation")[own]
+        swap = self.twins.scores(self.names, "swap", "validation")[own]
+        new_held = self.twins.scores(self.names, "new", "held")
+        new = self.twins.scores(self.names, "new", "validation")[own]
         everything = list(range(len(self.names)))
         places = [self.names.index(name) for name in faithful]
         return {
@@ -274,16 +258,6 @@ class _Judge:
             - accuracy(self.model.rules.values(scores, self.names), target),
             "interventions": self.interventions(scores, target),
         }  # fmt: skip
-
-    def twin_scores(self, purpose: str, part: str) -> npt.NDArray[np.float64]:
-        """Calibrated scores of the twins of one purpose, [n, nodes]; one half where there is no such twin."""
-        out = np.full((len(self.twins[part]), len(self.names)), 0.5)
-        for i, name in enumerate(self.names):
-            j = self.column.get(f"{name}@{purpose}")
-            if j is not None:
-                z = self.twins[part][:, j] * self.twins["slope"][j] + self.twins["offset"][j]
-                out[:, i] = 1 / (1 + np.exp(-np.clip(z, -30, 30)))
-        return out
 
     def refit(
         self, held: npt.NDArray[np.float64], held_labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64],
@@ -347,12 +321,6 @@ def find_masks(source: str, validation: ImageSet) -> dict[str, npt.NDArray[np.bo
     else:
         return {}
     return found if all(len(mask) == len(validation) for mask in found.values()) else {}
-
-
-def _without(column: npt.NDArray[np.int8], classes: Sequence[int]) -> npt.NDArray[np.int8]:
-    out = column.copy()
-    out[list(classes)] = -1
-    return out
 
 
 def _hidden(pixels: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ontology.fit import Budget
 from ontology.io import read_json
 from ontology.progress import Progress
 from tests.browser import PHONE, Browser, browser  # noqa: F401
-from tests.vision.small import SmallWorld
+from tests.vision.small import SmallWorld, build_small
 from vision.build import plan_of
 from vision.cards import reads, render_cards
 from vision.cli import vision
@@ -70,6 +71,36 @@ def test_every_node_has_every_figure(judged):
     assert set(summary["faithful"]) == {name for name, row in figures["nodes"].items() if row["faithful"]}
     assert 0 <= summary["rule_weight_on_faithful"] <= 1
     assert summary["swap_drop"] == pytest.approx(summary["accuracy"] - summary["accuracy_swapped_nodes"], abs=2e-4)
+
+
+def test_leakage_and_overlap_are_judged_with_nodes_of_permuted_columns_as_control(judged):
+    model, _, figures = judged
+    said, shared = figures["leakage"], figures["overlap"]
+    assert 0 <= said["ois_low"] <= said["ois"] <= said["ois_high"] <= 1 and 0.3 < said["nis"] <= 1
+    assert set(said["nodes"]) == set(shared["nodes"]) == set(model.bank.names)
+    assert 0 <= shared["carried_share"] <= 1 and shared["carried_share_of_random_nodes"] is not None
+
+
+def test_probing_needs_no_training(world: SmallWorld, model_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    arguments = ["probe", str(folder), str(world.folder), "--random", "12"]
+    done = CliRunner().invoke(vision, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures == read_json(folder / "probe.json") and figures["classes"] == 24
+    shown = CliRunner().invoke(vision, arguments)
+    assert "Leakage: OIS" in shown.output and "Overlap: nodes carry" in shown.output
+
+
+def test_the_plain_cut_is_judged_like_any_other(world: SmallWorld, tmp_path: Path):
+    build_small(world, tmp_path / "m", cut="plain", steps=1)
+    model = load(tmp_path / "m")
+    assert isinstance(model, Constructed)
+    plan = plan_of(model.config, world.train, Library.load(tmp_path / "m" / "ontology.yaml"))
+    judge(model, plan, world.validation, tmp_path / "f", Budget(steps=1), progress=Progress(quiet=True))
+    figures = read_json(tmp_path / "f" / "fidelity.json")
+    assert set(figures["nodes"]) == set(model.bank.names)
+    assert figures["summary"]["swap_drop"] == pytest.approx(0, abs=1e-9)  # nothing in it depends on a seed
 
 
 def test_a_model_is_judged_only_on_its_own_photographs(world: SmallWorld, model_folder: Path):

@@ -1,0 +1,121 @@
+"""Twins: nodes like a model's own, trained once more with something changed, and what they say of photographs.
+
+Judging nodes and most studies ask "and if it had never seen this class", "and with another seed", "and with another
+column of the table". All twins of a question are trained in one run, on the same photographs and for the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ontology.environment import threads
+from ontology.fit import JobContext, train
+from ontology.io import load_tensors, read_json, save_tensors, write_json
+from vision.bank import primitives
+from vision.build import Plan
+from vision.nodes import Node, NodeBank
+from vision.plain import PlainNode, PlainShape, fit_plain, readings
+from vision.train_nodes import NodePlan, NodeTrainer, calibrated
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What trained twins say.
+
+    Attributes:
+        column: place of each twin by name.
+        pooled: evidence by set of photographs ("held": the plan's held-out ones, "validation"), float64 [n, twins].
+        slope, offset: calibration; a slope of 0 where a twin answers the opposite question, so that it says nothing.
+    """
+
+    column: dict[str, int]
+    pooled: dict[str, Floats]
+    slope: Floats
+    offset: Floats
+
+    def scores(self, names: Sequence[str], purpose: str, part: str) -> Floats:
+        """Calibrated scores of the twins NAME@PURPOSE, [n, names]; one half where there is none."""
+        out = np.full((len(self.pooled[part]), len(names)), 0.5)
+        for i, name in enumerate(names):
+            j = self.column.get(f"{name}@{purpose}")
+            if j is not None:
+                z = self.pooled[part][:, j] * self.slope[j] + self.offset[j]
+                out[:, i] = np.round(1 / (1 + np.exp(-np.clip(z, -30, 30))), 4)
+        return out
+
+    def evidence(self, name: str, purpose: str, part: str) -> Floats:
+        """Pooled evidence of the twin NAME@PURPOSE, [n]."""
+        return self.pooled[part][:, self.column[f"{name}@{purpose}"]]
+
+
+def train_twins(
+    context: JobContext, plan: Plan, twins: Sequence[NodePlan], maps: npt.NDArray[np.uint8],
+    validation: npt.NDArray[np.uint8], trainer: NodeTrainer | None = None,
+) -> None:  # fmt: skip
+    """Train twins together, calibrate them, keep what they say of the photographs in the job's folder.
+
+    Args:
+        maps: primitives of the plan's photographs.
+        validation: pixels of photographs that no twin learns from, uint8 [n, side, side, 3].
+        trainer: one that trains in another way than each node on its own.
+    """
+    table = np.stack([twin.truth for twin in twins], axis=1)
+    nodes: list[Node] | list[PlainNode]
+    if plan.cut.nets:
+        import torch
+
+        torch.set_num_threads(threads())
+        trainer = trainer or NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed)
+        train(trainer, context)
+        nodes = trainer.finish()
+    else:
+        shapes = [PlainShape(twin.shape.scale) for twin in twins]
+        read = readings(maps, plan.learn)
+        nodes = fit_plain([t.name for t in twins], shapes, table, read, plan.labels[plan.learn])
+    bank = NodeBank(nodes)
+    held = bank.pooled(maps[plan.held])
+    good, _ = calibrated(nodes, table, held, plan.labels[plan.held])
+    steady = {node.name: node for node in good}
+    found = np.concatenate(
+        [bank.pooled(primitives(np.array(validation[i : i + 500]))) for i in range(0, len(validation), 500)]
+    )
+    slope = np.array([steady[n.name].slope if n.name in steady else 0.0 for n in nodes])
+    offset = np.array([steady[n.name].offset if n.name in steady else 0.0 for n in nodes])
+    save_tensors(
+        context.folder / "twins.safetensors", {"validation": found, "held": held, "slope": slope, "offset": offset}
+    )
+    write_json(context.folder / "twins.json", {"names": [twin.name for twin in twins]})
+
+
+def load_twins(folder: Path) -> Twins:
+    """What `train_twins` kept."""
+    names = read_json(folder / "twins.json")["names"]
+    stored = {key: np.asarray(value) for key, value in load_tensors(folder / "twins.safetensors").items()}
+    pooled = {key: stored[key] for key in ("validation", "held")}
+    return Twins({name: i for i, name in enumerate(names)}, pooled, stored["slope"], stored["offset"])
+
+
+def without(column: npt.NDArray[np.int8], classes: Sequence[int]) -> npt.NDArray[np.int8]:
+    """A column of the table in which some classes are no example of anything."""
+    out = column.copy()
+    out[list(classes)] = -1
+    return out
+
+
+def usable(twins: Sequence[NodePlan]) -> list[NodePlan]:
+    """Those that have a true and a false class to learn from."""
+    return [twin for twin in twins if (twin.truth == 1).any() and (twin.truth == 0).any()]
+
+
+def twin_spec(twins: Sequence[NodePlan]) -> list[list]:
+    """What decides their training, as JSON values, for a job's key."""
+    return [
+        [t.name, t.seed_name, t.truth.tolist(), t.shape.scale, list(t.shape.hidden), t.shape.pooling] for t in twins
+    ]
