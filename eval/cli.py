@@ -7,10 +7,16 @@ from pathlib import Path
 
 import click
 
+from eval import cli_curve
+
 
 @click.group("eval")
 def eval_() -> None:
     """Measure constructed models against monoliths, fairly, with intervals."""
+
+
+for command_ in cli_curve.COMMANDS:
+    eval_.add_command(command_)
 
 
 @eval_.command()
@@ -140,49 +146,6 @@ def leaderboard(results: Path, form: str, write: Path | None) -> None:
         print_boards(rows)
     else:
         click.echo({"md": to_markdown, "csv": to_csv, "html": render}[form](rows), nl=False)
-
-
-@eval_.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write the figure as well.")
-@click.option("--json", "as_json", is_flag=True)
-def curve(run: Path, svg: Path | None, as_json: bool) -> None:
-    """The decomposition curve: bits per byte against the cut, for the models that `eval run --out RUN` measured.
-
-    Models of the kind nets-only make a second curve, the neural part alone.
-    """
-    from eval.curves import control_words, curve_plot, decomposition
-    from ontology.io import write_text
-
-    curves = decomposition(run)
-    if svg is not None:
-        write_text(svg, curve_plot(curves))
-    if as_json:
-        rows = [
-            {
-                "curve": one.name, "answer": one.words, "warnings": one.warnings,
-                "controls": [control_words(control) for control in one.controls],
-                "cuts": [{"cut": p.cut, "bits_per_byte": p.value, "low": p.low, "high": p.high,
-                          "parameters": p.parameters, "seeds": len(p.side.results)} for p in one.points],
-                "steps": [{"step": s.part, **s.comparison.as_dict("bits"), "q_value": s.q_value, "verdict": s.verdict}
-                          for s in one.steps],
-            }
-            for one in curves
-        ]  # fmt: skip
-        click.echo(json.dumps(rows, indent=1))
-        return
-    for one in curves:
-        click.echo(one.name)
-        for p in one.points:
-            ends = "" if p.low is None or p.high is None else f" [{p.low:.3f}, {p.high:.3f}]"
-            click.echo(
-                f"  {p.cut:<16} {p.value:.3f}{ends}  {p.parameters:,.0f} parameters, {len(p.side.results)} seeds"
-            )
-        for text in one.warnings:
-            click.echo(f"  not equal: {text}")
-        click.echo(f"  {one.words}")
-        for control in one.controls:
-            click.echo(f"  {control_words(control)}")
 
 
 @eval_.command()
