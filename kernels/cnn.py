@@ -32,22 +32,63 @@ def module_cnn(
         biases: three tensors [M, C(l+1)] or None.
         strides: of the three convolutions.
         activation: "relu", "gelu" (exact) or "silu".
-        backend: "reference" or "torch". None: torch, also where `use_backend` or the environment names a backend that
-            has no such kernel.
+        backend: "reference", "torch" (any device and dtype) or "cpu" (float32 on the CPU; not for the gradient of a
+            shared image). None: cpu where it can take the work, else torch, also where `use_backend` or the environment
+            names a backend that cannot. Under torch.compile only this argument counts.
 
     Returns:
-        [B, M, C3, H', W'], H' = ceil(H / product of the strides). Differentiable in images, weights and biases.
+        [B, M, C3, H', W'], H' = ceil(H / product of the strides). Differentiable in images, weights and biases. On the
+        cpu backend what an image gets is bitwise the same in every batch and with every number of threads.
 
     Raises:
-        TypeError, ValueError: dtypes, devices or shapes do not fit, or a backend that has no such kernel.
+        TypeError, ValueError: dtypes, devices or shapes do not fit, or a backend that cannot take them.
     """
     _check(images, weights, biases, strides, activation)
+    compiling = torch.compiler.is_compiling()
+    # What use_backend and the environment say cannot be read while a graph is captured.
+    if compiling and backend is None:
+        backend = "torch" if _refusal(images, weights) else "cpu"
+    name = choose(images, weights, backend)
+    if name == "cpu" and compiling:
+        from kernels import ops_cnn
+
+        params = [*weights, *(b for b in biases if b is not None)]
+        return ops_cnn.nodes(images, params, [int(b is not None) for b in biases], list(strides), activation)
+    if name == "cpu":
+        from kernels import cpu_cnn
+
+        return cpu_cnn.module_cnn(images, weights, biases, strides, activation)
+    run = _reference if name == "reference" else _grouped
+    return run(images, weights, biases, strides, ACTIVATION[activation])
+
+
+def choose(images: Tensor, weights: Sequence[Tensor], backend: str | None = None) -> str:
+    """The backend that takes this work: the one asked for, or cpu where it can, else torch.
+
+    Raises:
+        ValueError: the argument names a backend that cannot take it.
+    """
     request = asked(backend)
-    if request is not None and request[0] == "reference":
-        return _reference(images, weights, biases, strides, ACTIVATION[activation])
-    if request is not None and request[0] != "torch" and backend is not None:
-        raise ValueError(f"module_cnn has the backends reference and torch, not {request[0]!r}")
-    return _grouped(images, weights, biases, strides, ACTIVATION[activation])
+    refusal = _refusal(images, weights)
+    if request is None:
+        return "torch" if refusal else "cpu"
+    if request[0] in ("reference", "torch") or (request[0] == "cpu" and not refusal):
+        return request[0]
+    if backend is not None:
+        why = refusal if backend == "cpu" else "it has no such kernel"
+        raise ValueError(f"module_cnn: backend {backend} cannot take this: {why}. Fix: use torch")
+    return "torch"
+
+
+def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:
+    """Why the cpu backend cannot take the work, or ''."""
+    if images.device.type != "cpu" or images.dtype != torch.float32:
+        return f"it takes float32 on the CPU, not {images.dtype} on {images.device}"
+    if images.dim() == 4 and images.requires_grad and torch.is_grad_enabled():
+        return "it has no gradient of an image that modules share"
+    if images.numel() == 0 or any(w.numel() == 0 for w in weights):
+        return "there is nothing to compute"
+    return ""
 
 
 def _check(

@@ -71,6 +71,28 @@ def copy_row(source: Any, target: Any, count: Any) -> None:
 
 
 @intrinsic
+def _add_8(typingctx: Any, source: Any, target: Any) -> Any:
+    """Add LANE float32 at one address to those at another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(FLOAT, LANE)
+        source, target = (builder.inttoptr(a, ir.PointerType(kind)) for a in args)
+        left, right = builder.load(target), builder.load(source)
+        left.align = right.align = 4
+        builder.store(builder.fadd(left, right), target).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@numba.njit(inline="always")
+def add_row(source: Any, target: Any, count: Any) -> None:
+    """Add `count` float32, a multiple of LANE, at an address to those at another that does not overlap."""
+    for v in range(count // LANE):
+        _add_8(source + 4 * LANE * v, target + 4 * LANE * v)
+
+
+@intrinsic
 def sum_row(typingctx: Any, address: Any, count: Any) -> Any:
     """Sum of `count` float32 at an address: SUM_LANES running sums, added pairwise, then the rest in order."""
 

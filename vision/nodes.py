@@ -298,5 +298,5 @@ def _forward(inputs: Tensor, tensors: Sequence[Tensor], shape: NodeShape) -> Ten
     """Maps [n, nodes, h, w] from inputs [n, channels, 16, 16]."""
     from kernels import module_cnn
 
-    answers = module_cnn(inputs, list(tensors[0::2]), list(tensors[1::2]), strides=shape.strides, backend="torch")
+    answers = module_cnn(inputs, list(tensors[0::2]), list(tensors[1::2]), strides=shape.strides)
     return answers[:, :, 0]

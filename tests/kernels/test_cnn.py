@@ -72,7 +72,13 @@ WEIGHTS = [torch.zeros(4, 5, 3, 3, 3), torch.zeros(4, 6, 5, 3, 3), torch.zeros(4
         ({"biases": [None, torch.zeros(4, 5), None]}, ValueError, r"biases\[1\] must be \[4, 6\]"),
         ({"strides": (1, 0, 1)}, ValueError, "strides must be at least 1"),
         ({"activation": "tanh"}, ValueError, "activation must be one of"),
-        ({"backend": "cpu"}, ValueError, "has the backends reference and torch, not 'cpu'"),
+        (
+            {"images": IMAGES.clone().requires_grad_(), "backend": "cpu"},
+            ValueError,
+            "no gradient of an image that modules",
+        ),
+        ({"images": IMAGES[:0], "backend": "cpu"}, ValueError, "there is nothing to compute"),
+        ({"backend": "triton"}, ValueError, "backend triton cannot take this: it has no such kernel"),
         ({"backend": "cudnn"}, ValueError, "no kernel backend 'cudnn'"),
     ],
 )
@@ -83,5 +89,12 @@ def test_refusals(change, error, says):
 
 
 def test_a_backend_without_the_kernel_set_for_everything_does_not_stop_it():
-    with use_backend("cpu"):
+    with use_backend("triton"):
         assert module_cnn(IMAGES, WEIGHTS, [None] * 3).shape == (2, 4, 1, 8, 8)
+
+
+def test_no_images_at_all():
+    weights = [w.clone().requires_grad_() for w in WEIGHTS]
+    y = module_cnn(IMAGES[:0], weights, [None] * 3)
+    assert y.shape == (0, 4, 1, 8, 8)
+    assert all((g == 0).all() for g in torch.autograd.grad(y.sum(), weights))

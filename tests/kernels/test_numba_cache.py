@@ -42,6 +42,16 @@ def digest() -> str:
         out = kernels.ragged_mlp(torch.randn(rows, 13), weights, biases, plan, activation, backend="cpu")
         gradients = torch.autograd.grad(out.square().sum(), leaves)
         parts += [out.detach().numpy(), *(gradient.numpy() for gradient in gradients)]
+    for kernel in (1, 3):
+        shapes = ((5, 4, kernel), (9, 5, 3), (1, 9, 3))
+        weights = [torch.randn(n_modules, o, i, k, k).requires_grad_() for o, i, k in shapes]
+        biases = [torch.randn(n_modules, o).requires_grad_() for o, _, _ in shapes]
+        leaves = [*weights, *biases]
+        out = kernels.module_cnn(
+            torch.randn(3, 4, 11, 8), weights, biases, strides=(1, 2, 1), activation="gelu", backend="cpu"
+        )
+        gradients = torch.autograd.grad(out.square().sum(), leaves)
+        parts += [out.detach().numpy(), *(gradient.numpy() for gradient in gradients)]
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
