@@ -121,10 +121,7 @@ class RootModel:
 
     def values(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Log odds of each class against the model's other classes, float64 [n, classes]."""
-        logits = self.monolith.values(pixels)
-        shifted = np.exp(logits - logits.max(1, keepdims=True))
-        share = np.clip(shifted / shifted.sum(1, keepdims=True), 1e-12, 1 - 1e-12)
-        return np.log(share) - np.log1p(-share)
+        return log_odds(self.monolith.values(pixels))
 
 
 def load(folder: str | Path) -> Constructed | RootModel:
@@ -142,6 +139,12 @@ def load(folder: str | Path) -> Constructed | RootModel:
             "not a model of the image track, or of another version.", fix="build it again", file=folder / "config.json"
         )
     return RootModel(folder, config) if config["cut"] == "root" else Constructed(folder, config)
+
+
+def log_odds(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logits [n, classes] as log odds of each class against the others."""
+    share = np.clip(probabilities(logits), 1e-12, 1 - 1e-12)
+    return np.log(share) - np.log1p(-share)
 
 
 def probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

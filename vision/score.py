@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from ontology.errors import ConstructibleError
 from ontology.stats import bootstrap_ratio
 from vision.data import ImageSet
-from vision.model import Constructed, RootModel
+from vision.model import Constructed, RootModel, probabilities
 from vision.rules import harden
 
 
@@ -65,30 +66,10 @@ def score(model: Constructed | RootModel, images: ImageSet) -> Score:
     )  # fmt: skip
     seconds = time.monotonic() - started
     own = target >= 0
-    chosen = values[own].argmax(1)
-    right = chosen == target[own]
-    interval = bootstrap_ratio(right.astype(float), np.ones(len(right)))
-    per_class, f1s, balanced = {}, [], []
-    for c, name in enumerate(model.classes):
-        true, said = target[own] == c, chosen == c
-        precision, recall = _share(right[said]), _share(right[true])
-        f1 = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
-        yes = values[:, c] > 0
-        rejected = _mean_by_class(~yes[target != c], images.labels[target != c])
-        found = _share(yes[target == c])
-        f1s.append(f1)
-        balanced.append((found + rejected) / 2)
-        per_class[name] = {
-            "photographs": int(true.sum()), "precision": precision, "recall": recall, "f1": f1,
-            "one_vs_rest": {"found": found, "rejected": rejected, "balanced": balanced[-1],
-                            "auroc": auroc(values[:, c], target == c)},
-        }  # fmt: skip
     figures = {
-        **interval.as_dict("accuracy"), "macro_f1": float(np.mean(f1s)),
-        "balanced_one_vs_rest": float(np.mean(balanced)), "per_class": per_class,
+        **class_figures(values, target, images.labels, model.classes),
         "per_concept": {} if concepts is None else _per_concept(model, images, concepts),
-        "photographs": int(own.sum()), "negatives": int((~own).sum()), "skipped": len(images.skipped),
-        "parameters": model.parameters, "seconds": seconds,
+        "skipped": len(images.skipped), "parameters": model.parameters, "seconds": seconds,
     }  # fmt: skip
     if isinstance(model, Constructed) and concepts is not None:
         other = concepts if model.mode == "hard" else harden(concepts)
@@ -97,6 +78,71 @@ def score(model: Constructed | RootModel, images: ImageSet) -> Score:
             model.rules.values(other[own], model.bank.names).argmax(1) == target[own]
         )
     return Score(values, target, figures)
+
+
+def class_figures(
+    values: npt.NDArray[np.float64], target: npt.NDArray[np.int64], labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Figures of class scores: accuracy with its interval, macro F1, one class against all others, calibration.
+
+    Args:
+        values: [n, classes]; above zero means yes.
+        target: index of the right class, -1 for photographs of other classes, [n].
+        labels: classes of the photographs, other ones told apart, [n].
+    """
+    own = target >= 0
+    chosen = values[own].argmax(1)
+    right = chosen == target[own]
+    interval = bootstrap_ratio(right.astype(float), np.ones(len(right)))
+    per_class, f1s, balanced = {}, [], []
+    for c, name in enumerate(classes):
+        true, said = target[own] == c, chosen == c
+        precision, recall = _share(right[said]), _share(right[true])
+        f1 = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
+        yes = values[:, c] > 0
+        rejected = _mean_by_class(~yes[target != c], labels[target != c])
+        found = _share(yes[target == c])
+        f1s.append(f1)
+        balanced.append((found + rejected) / 2)
+        per_class[name] = {
+            "photographs": int(true.sum()), "precision": precision, "recall": recall, "f1": f1,
+            "one_vs_rest": {"found": found, "rejected": rejected, "balanced": balanced[-1],
+                            "auroc": auroc(values[:, c], target == c)},
+        }  # fmt: skip
+    return {
+        **interval.as_dict("accuracy"), "macro_f1": float(np.mean(f1s)),
+        "balanced_one_vs_rest": float(np.mean(balanced)), "per_class": per_class,
+        "photographs": int(own.sum()), "negatives": int((~own).sum()),
+        "calibration": calibration(values[own], target[own]),
+    }  # fmt: skip
+
+
+def calibration(
+    values: npt.NDArray[np.float64], target: npt.NDArray[np.int64], bins: int = 15
+) -> dict[str, float]:  # fmt: skip
+    """How far the shares that a model gives its classes can be believed.
+
+    Expected calibration error of the winning class over equally wide bins of its share (Naeini, Cooper and Hauskrecht
+    2015, with 15 bins as Guo et al. 2017), Brier score over all classes, and log loss in bits; smaller is better.
+
+    Args:
+        values: class scores [n, classes]; their softmax are the shares.
+        target: index of the right class, [n].
+    """
+    share = probabilities(values)
+    top = share.max(1)
+    right = share.argmax(1) == target
+    place = np.minimum((top * bins).astype(int), bins - 1)
+    gaps = [
+        abs(float(right[place == b].mean() - top[place == b].mean())) * (place == b).mean() for b in np.unique(place)
+    ]
+    wanted = np.eye(values.shape[1])[target]
+    return {
+        "expected_calibration_error": float(sum(gaps)), "brier": float(((share - wanted) ** 2).sum(1).mean()),
+        "log_loss_bits": float(-np.log2(np.maximum(share[np.arange(len(target)), target], 1e-12)).mean()),
+        "mean_share": float(top.mean()),
+    }  # fmt: skip
 
 
 def _per_concept(model: Any, images: ImageSet, scores: npt.NDArray[np.float64]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Studies that settle a question by measurement: pooling, cuts, controls, growth. Each writes JSON and a table."""
+"""Studies that settle a question by measurement: pooling, cuts, controls; `vision.growth` and `vision.together` hold
+two more. Each writes JSON and a table."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ from vision.concepts import Library
 from vision.data import ImageSet, list_classes, read_images
 from vision.fidelity import find_masks
 from vision.fidelity_metrics import energy, pointing
+from vision.growth import growth
 from vision.model import Constructed, RootModel, load
 from vision.nodes import POOLINGS, NodeBank
 from vision.score import score
+from vision.together import together
 
 FORMAT = "constructible-vision-study/1"
 
@@ -122,7 +125,7 @@ def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 
 STUDIES: dict[str, Callable[[Study], dict[str, list[dict[str, Any]]]]] = {
-    "pooling": pooling, "cuts": cuts, "controls": controls,
+    "pooling": pooling, "cuts": cuts, "controls": controls, "growth": growth, "together": together,
 }  # fmt: skip
 
 
@@ -155,7 +158,10 @@ def run_study(
 
 def table(made: dict[str, Any]) -> str:
     """The figures as Markdown: means over draws, with an interval of the accuracy over all photographs and draws."""
-    keys = ["balanced_one_vs_rest", "concept_auroc", "right_polarity", "pointing", "energy_inside", "parameters"]
+    keys = [
+        "macro_f1", "balanced_one_vs_rest", "new_class_recall", "share_of_retrained", "swap_drop", "mixed_drop",
+        "concept_auroc", "right_polarity", "transfer_auroc", "transferring", "pointing", "energy_inside", "parameters",
+    ]  # fmt: skip
     keys = [key for key in keys if any(key in row and row[key] is not None for r in made["rows"].values() for row in r)]
     lines = [
         "| "

@@ -6,7 +6,7 @@ column of the table". All twins of a question are trained in one run, on the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Twins:
 def train_twins(
     context: JobContext, plan: Plan, twins: Sequence[NodePlan], maps: npt.NDArray[np.uint8],
     validation: npt.NDArray[np.uint8], trainer: NodeTrainer | None = None,
+    parts: Mapping[str, npt.NDArray[np.int64]] | None = None, keep_nodes: bool = False,
 ) -> None:  # fmt: skip
     """Train twins together, calibrate them, keep what they say of the photographs in the job's folder.
 
@@ -65,6 +66,8 @@ def train_twins(
         maps: primitives of the plan's photographs.
         validation: pixels of photographs that no twin learns from, uint8 [n, side, side, 3].
         trainer: one that trains in another way than each node on its own.
+        parts: further sets of the plan's photographs to answer about, by name, rows.
+        keep_nodes: save the nodes themselves as well, for those who look at maps.
     """
     table = np.stack([twin.truth for twin in twins], axis=1)
     nodes: list[Node] | list[PlainNode]
@@ -88,8 +91,13 @@ def train_twins(
     )
     slope = np.array([steady[n.name].slope if n.name in steady else 0.0 for n in nodes])
     offset = np.array([steady[n.name].offset if n.name in steady else 0.0 for n in nodes])
+    if keep_nodes:
+        for node in nodes:
+            steady.get(node.name, node).save(context.folder / "nodes" / node.name)
+    more = {f"part.{name}": bank.pooled(maps[rows]) for name, rows in (parts or {}).items()}
     save_tensors(
-        context.folder / "twins.safetensors", {"validation": found, "held": held, "slope": slope, "offset": offset}
+        context.folder / "twins.safetensors",
+        {"part.validation": found, "part.held": held, "slope": slope, "offset": offset, **more},
     )
     write_json(context.folder / "twins.json", {"names": [twin.name for twin in twins]})
 
@@ -98,7 +106,7 @@ def load_twins(folder: Path) -> Twins:
     """What `train_twins` kept."""
     names = read_json(folder / "twins.json")["names"]
     stored = {key: np.asarray(value) for key, value in load_tensors(folder / "twins.safetensors").items()}
-    pooled = {key: stored[key] for key in ("validation", "held")}
+    pooled = {key.removeprefix("part."): value for key, value in stored.items() if key.startswith("part.")}
     return Twins({name: i for i, name in enumerate(names)}, pooled, stored["slope"], stored["offset"])
 
 
