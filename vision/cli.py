@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vision.concepts import Library
     from vision.data import ImageSet
 
-from vision.cli_judge import fidelity, probe, study, track
+from vision.cli_judge import fidelity, probe, replay, study, track
 from vision.cli_ontology import ontology
 
 _FOLDER = click.Path(path_type=Path)
@@ -25,7 +25,7 @@ def vision() -> None:
     """The constructed image recogniser: tiny nets named after parts and features, composed by plain rules."""
 
 
-for _command in (ontology, fidelity, probe, track, study):
+for _command in (ontology, fidelity, probe, replay, track, study):
     vision.add_command(_command)
 
 

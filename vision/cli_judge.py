@@ -114,6 +114,38 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     )  # fmt: skip
 
 
+@click.command()
+@click.argument("model", type=_FOLDER)
+@click.argument("data")
+@click.option("--limit", type=click.IntRange(1), help="Read at most so many photographs of each class.")
+@click.option("--json", "as_json", is_flag=True)
+def replay(model: Path, data: str, limit: int | None, as_json: bool) -> None:
+    """Check that predictions of MODEL on the validation photographs of DATA follow from its files: concept scores from
+    the nodes, class scores from the rules bit for bit, by code that the model does not use. Exits 3 where one does not.
+    """
+    from ontology.errors import CheckFailed, UsageError
+    from vision.bank import primitives
+    from vision.data import read_images
+    from vision.model import Constructed, load
+    from vision.replay import compare, record
+
+    opened = load(model)
+    if not isinstance(opened, Constructed):
+        raise UsageError("a monolith has nothing to replay.", fix="give a model of another cut", file=model)
+    images = read_images(data, "validation", size=opened.size, limit_per_class=limit)
+    found: dict[str, Any] = {"predictions": 0, "replayed": 0, "failed": []}
+    for begin in range(0, len(images), 500):
+        pixels = images.pixels[begin : begin + 500].copy()
+        said = json.loads(json.dumps(record(opened, pixels, images.paths[begin : begin + 500])))
+        part = compare(model, said, primitives(pixels))
+        found = {key: found[key] + part[key] for key in found}
+    failed = found["failed"]
+    text = f"{found['replayed']:,} of {found['predictions']:,} predictions replay"
+    click.echo(json.dumps(found, indent=1) if as_json else text)
+    if failed:
+        raise CheckFailed(f"{text}; {failed[0]['name']}: {failed[0]['why'][0]}.", fix="build the model again")
+
+
 def leakage_text(said: dict[str, Any]) -> str:
     """Leakage in a line."""
     number = lambda key: "unknown" if said[key] is None else f"{said[key]:.3f}"  # noqa: E731
