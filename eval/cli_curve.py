@@ -144,6 +144,36 @@ def curve_code(
         click.echo(path)
 
 
+@click.command("curve-images")
+@click.option("--data", default="part-world", show_default=True,
+              help="Photographs: a folder of class folders, Parquet files, or part-world.")  # fmt: skip
+@click.option("--classes", default="random:5", show_default=True, help="random:N draws N classes anew for each draw.")
+@click.option("--draws", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--steps", type=click.IntRange(1), help="Training steps of each net (default: 500).")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes of each cut instead of steps.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/image_curve"),
+              show_default=True, help="Folder for what is built.")  # fmt: skip
+@click.option("--raw", type=_FILE, default=_RAW / "image_curve.json", show_default=True, help="Raw results.")
+@click.option("--pages", type=click.Path(file_okay=False, path_type=Path), default=_PAGES, show_default=True,
+              help="Folder for the page and the figure.")  # fmt: skip
+def curve_images(
+    data: str, classes: str, draws: int, steps: int | None, minutes: float | None, out: Path, raw: Path, pages: Path
+) -> None:  # fmt: skip
+    """Build the image track's cuts for draws of classes and measure what each costs; the same command resumes.
+
+    From one network over classes, parts and features to plain code, and a random ontology beside them. Intervals are
+    over draws.
+    """
+    from eval.decomposition import write_pages
+    from eval.image_curve import run
+    from ontology.fit import Budget
+
+    budget = Budget(steps=500 if steps is None and minutes is None else steps, minutes=minutes)
+    run(data, classes, draws, budget, out, _said(), raw)
+    for path in write_pages(raw, pages):
+        click.echo(path)
+
+
 def _said() -> str:
     """The command as given, folders by their last name."""
     context, words = click.get_current_context(), []
@@ -158,4 +188,4 @@ def _said() -> str:
     return " ".join(["constructible eval", context.info_name or "", *words])
 
 
-COMMANDS = (curve, curve_code)
+COMMANDS = (curve, curve_code, curve_images)
