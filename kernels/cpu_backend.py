@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kernels import numba_mlp as nm
 from kernels.adam import AdamRule, AdamState
+from kernels.numba_layers import CODES
 from kernels.plan import Plan
 from kernels.stacking import MLPStack
 
-ACTIVATION = {"none": nm.NONE, "relu": nm.RELU, "gelu": nm.GELU, "silu": nm.SILU}
 LOSS = {"mse": nm.MSE, "logistic": nm.LOGISTIC, "softmax": nm.SOFTMAX}
 SMALL_WORK = 200_000  # multiply-adds below which waking a second thread costs more than it brings
 NO_LABELS, NO_FLOATS = np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -79,7 +79,7 @@ def pairs_forward(
     borders = _borders(plan, widths.tolist())
     nm.forward(
         borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
-        _table({nm.WEIGHT: weights, nm.BIAS: biases}), widths, ACTIVATION[activation], out.data_ptr(),
+        _table({nm.WEIGHT: weights, nm.BIAS: biases}), widths, CODES[activation], out.data_ptr(),
         _scratch(borders, widths),
     )  # fmt: skip
     return out
@@ -119,7 +119,7 @@ def pairs_backward(
     nm.backward(
         borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
         _table({nm.WEIGHT: weights, nm.BIAS: biases, nm.D_WEIGHT: d_weights, nm.D_BIAS: d_biases}),
-        widths, ACTIVATION[activation], _address(d_pairs), _scratch(borders, widths), nm.GIVEN, given.data_ptr(),
+        widths, CODES[activation], _address(d_pairs), _scratch(borders, widths), nm.GIVEN, given.data_ptr(),
         NO_LABELS, NO_FLOATS, NO_LABELS, NO_DOUBLES, NO_DOUBLES,
     )  # fmt: skip
     if d_pairs is not None and len(x) != plan.n_pairs:
@@ -161,7 +161,7 @@ def train_step_(
     names = (nm.WEIGHT, nm.BIAS, nm.FIRST_WEIGHT, nm.FIRST_BIAS, nm.SECOND_WEIGHT, nm.SECOND_BIAS)
     nm.backward(
         borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
-        _table(dict(zip(names, groups, strict=True))), widths, ACTIVATION[stacked.activation], 0,
+        _table(dict(zip(names, groups, strict=True))), widths, CODES[stacked.activation], 0,
         _scratch(borders, widths), LOSS[loss], given, labels, losses.numpy(), state.step.numpy(), rates.numpy(),
         np.array([rule.beta1, rule.beta2, rule.eps, rule.weight_decay]),
     )  # fmt: skip

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from kernels import numba_cnn as nc
-from kernels.cpu_backend import ACTIVATION, SMALL_WORK
-from kernels.numba_mlp import padded as _padded
+from kernels.numba_layers import CODES
+from kernels.numba_layers import padded as _padded
 
 # What a forward pass keeps at most of values before activations; above, the backward pass computes them again.
 SAVE_BYTES = 1 << 29
+SMALL_WORK = 200_000  # multiply-adds below which waking a second thread costs more than it brings
 BLOCK_FLOATS = 1 << 16  # of weights that stay in cache while images pass by
 
 
@@ -140,7 +141,7 @@ def _run(
     scratch = np.empty((len(parts), total + 16), np.float32)
     nc.run(
         parts, g, slots, items, slot_size, table, n_modules, block, images.data_ptr(), int(shared),
-        ACTIVATION[activation], out.data_ptr(), _address(saved), saved_floats(g) if saved is not None else 0,
+        CODES[activation], out.data_ptr(), _address(saved), saved_floats(g) if saved is not None else 0,
         _address(d_images), int(backward), int(backward and saved is not None), scratch,
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from kernels.numba_layers import activate, activate_gradient, fill_bias
 from kernels.numba_math import INLINE, compiled
-from kernels.numba_mlp import activate, activate_gradient, fill_bias
 from kernels.numba_panels import add_row, copy_row, floats, multiply
 
 LAYERS = 3

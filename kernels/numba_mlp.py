@@ -16,21 +16,15 @@ import numba
 import numpy as np
 
 from kernels.numba_adam import adam
-from kernels.numba_math import HALF, INLINE, ONE, compiled, exp32, normal_cdf32, sigmoid32
-from kernels.numba_panels import LANE, copy_row, floats, multiply, sum_row
+from kernels.numba_layers import activate, activate_gradient, fill_bias, padded
+from kernels.numba_math import INLINE, ONE, compiled, exp32, sigmoid32
+from kernels.numba_panels import copy_row, floats, multiply, sum_row
 
 TILE = 64
 LAYERS = 4
-NONE, RELU, GELU, SILU = 0, 1, 2, 3
 GIVEN, MSE, LOGISTIC, SOFTMAX = 0, 1, 2, 3
 # Rows of the address table, one column per layer; 0 where there is none.
 WEIGHT, BIAS, D_WEIGHT, D_BIAS, FIRST_WEIGHT, FIRST_BIAS, SECOND_WEIGHT, SECOND_BIAS, TABLE = range(9)
-DENSITY = np.float32(0.3989422804014327)  # 1 / sqrt(2 pi)
-
-
-@numba.njit(**INLINE)
-def padded(width: Any) -> Any:
-    return (width + LANE - 1) // LANE * LANE
 
 
 @compiled("i8(i8[::1])")
@@ -41,35 +35,6 @@ def scratch_size(widths: Any) -> int:
         wide, narrow = padded(widths[layer]), padded(widths[layer + 1])
         total += 3 * wide * narrow + 2 * narrow + 3 * TILE * narrow + TILE * wide
     return total + 64
-
-
-@compiled("void(f4[::1], i8)")
-def activate(z: Any, kind: int) -> None:
-    """In place."""
-    if kind == RELU:
-        for j in range(len(z)):
-            z[j] = z[j] if z[j] > 0 else np.float32(0)
-    elif kind == GELU:
-        for j in range(len(z)):
-            z[j] = z[j] * normal_cdf32(z[j])
-    elif kind == SILU:
-        for j in range(len(z)):
-            z[j] = z[j] * sigmoid32(z[j])
-
-
-@compiled("void(f4[::1], f4[::1], i8)")
-def activate_gradient(z: Any, gradient: Any, kind: int) -> None:
-    """gradient *= derivative of the activation at z."""
-    if kind == RELU:
-        for j in range(len(z)):
-            gradient[j] = gradient[j] if z[j] > 0 else np.float32(0)
-    elif kind == GELU:
-        for j in range(len(z)):
-            gradient[j] *= normal_cdf32(z[j]) + z[j] * DENSITY * exp32(-HALF * z[j] * z[j])
-    elif kind == SILU:
-        for j in range(len(z)):
-            s = sigmoid32(z[j])
-            gradient[j] *= s * (ONE + z[j] * (ONE - s))
 
 
 @compiled("void(i8, i8, i8, i8, i8)")
@@ -110,21 +75,6 @@ def transpose(source: int, target: int, rows: int, columns: int) -> None:
             out[j * wide + i] = values[i * columns + j]
         for i in range(rows, wide):
             out[j * wide + i] = np.float32(0)
-
-
-@numba.njit(**INLINE)
-def fill_bias(bias: Any, target: Any, rows: Any, columns: Any) -> None:
-    """Start a product from the bias (address 0: from zero)."""
-    wide = padded(columns)
-    out = floats(target, rows * wide)
-    if bias == 0:
-        for j in range(rows * wide):
-            out[j] = np.float32(0)
-        return
-    for i in range(rows):
-        copy_row(bias, target + 4 * i * wide, columns)
-        for j in range(columns, wide):
-            out[i * wide + j] = np.float32(0)
 
 
 @compiled("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, i8, i8[:, ::1])")
