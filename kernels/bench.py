@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +19,13 @@ from torch import Tensor
 from kernels import api, reference
 from kernels.adam import AdamState
 from kernels.backends import choose
-from kernels.peers import PEERS, Peer
+from kernels.peers import PEERS
 from kernels.plan import route
 from kernels.stacking import MLPStack
 
 MODES = ("forward", "forward+backward", "step")
 SPREADS = ("uniform", "zipf", "empty")
+SLOW = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ def workloads(device: str, quick: bool) -> list[Workload]:
 
 
 def timed(function: Callable[[], Any], seconds: float, device: str) -> tuple[float, float]:
-    """(median, half the distance between the quartiles) of the milliseconds of a call; two calls warm it up."""
+    """(median, half the distance between the quartiles) of the milliseconds of a call; two calls warm it up.
+
+    What takes longer than SLOW seconds is called three times in all, the first to warm it up.
+    """
 
     def once() -> float:
         if device == "cuda":
@@ -81,8 +87,10 @@ def timed(function: Callable[[], Any], seconds: float, device: str) -> tuple[flo
             torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
 
-    once()
+    first = once() / 1e3
     found, used = [], once() / 1e3
+    if min(first, used) > SLOW:
+        return statistics.median([used * 1e3, last := once()]), abs(used * 1e3 - last) / 2
     while len(found) < 3 or (used < seconds and len(found) < 200):
         found.append(once())
         used += found[-1] / 1e3
@@ -139,18 +147,93 @@ def least_bytes(work: Workload, mode: str, busy: int) -> float:
     return rows * (work.widths[0] + work.widths[-1]) + 6 * weights  # weights and both moments, in and out
 
 
-def bench(device: str, quick: bool, seed: int = 0, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict]:
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        quick: a small selection, briefly, without compiled peers.
+        seconds: per measurement; None: 0.6, or 0.05 if quick.
+        compiled: whether peers run through torch.compile as well (minutes of compiling).
+        only: measure the workloads whose name contains this.
+    """
+
+    device: str = "cpu"
+    quick: bool = False
+    seed: int = 0
+    seconds: float | None = None
+    compiled: bool = True
+    only: str = ""
+
+    @property
+    def duration(self) -> float:
+        return self.seconds or (0.05 if self.quick else 0.6)
+
+
+def bench(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
     """One row per workload and mode; see docs/benchmarks/README.md for the columns."""
-    seconds = 0.05 if quick else 0.6
-    about, top = machine(device), ceilings(device, seconds)
-    for work in workloads(device, quick):
-        progress(work.name)
-        yield from _measure(work, device, quick, seconds, seed, about, top)
+    from kernels import bench_cnn
+
+    about, top = machine(settings.device), ceilings(settings.device, settings.duration)
+    for work in workloads(settings.device, settings.quick):
+        if settings.only in work.name:
+            progress(work.name)
+            yield from _measure(work, settings, about, top)
+    for nodes in bench_cnn.workloads(settings.quick):
+        if settings.only in nodes.name:
+            progress(nodes.name)
+            yield from bench_cnn.measure(nodes, settings, about, top)
 
 
-def _measure(
-    work: Workload, device: str, quick: bool, seconds: float, seed: int, about: dict[str, Any], top: dict[str, float]
-) -> Iterator[dict]:
+def peer_names() -> list[str]:
+    """Every peer that has a column."""
+    from kernels.bench_cnn import PEERS as NODE_PEERS
+
+    return list(dict.fromkeys([p.name for p in PEERS] + list(NODE_PEERS)))
+
+
+def peer_times(
+    runs: Mapping[str, Callable[[], tuple[Callable[[], Any], float]]], seconds: float, device: str
+) -> tuple[dict[str, float], str]:
+    """Milliseconds of each peer that ran, and what those said that did not ("name: reason; ...").
+
+    A run prepares itself and gives the function to time and a factor for its time.
+    """
+    times, failures = {}, []
+    for name, prepare in runs.items():
+        try:
+            function, scale = prepare()
+            times[name] = timed(function, seconds, device)[0] * scale
+        except Exception as error:  # whatever a peer or its compiler raises: its column stays empty, the reason is told
+            reason = (str(error).strip().splitlines() or [""])[0][:160]
+            failures.append(f"{name}: {type(error).__name__} {reason}".strip())
+        torch.compiler.reset()
+    return times, "; ".join(failures)
+
+
+def row(
+    work: str, mode: str, backend: str, why: str, ours: tuple[float, float], plan_ms: float, times: dict[str, float],
+    failures: str, error: float, least: float, settings: Settings, about: dict[str, Any], top: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of one measurement; `least`: bytes that must move."""
+    ms, spread = ours
+    best = min((name for name in times if name != "loop"), key=lambda name: times[name], default="loop")
+    moved = least / ms / 1e6
+    return {
+        "workload": work, "mode": mode, "dtype": "float32", "backend": backend, "ms": round(ms, 4),
+        "ms_spread": round(spread, 4), "ms_plan": round(plan_ms, 4), "best_peer": best,
+        "ratio_to_best_peer": round(times[best] / ms, 3) if best in times else None,
+        **{f"ratio_to_{name}": round(times[name] / ms, 3) if name in times else None for name in peer_names()},
+        "memory_gb_per_s": round(moved, 2), "fraction_of_memory_ceiling": round(moved / top["memory_gb_per_s"], 3),
+        "error_against_float64": error, "peak_memory_mb": _peak_mb(settings.device), "why": why, "failures": failures,
+        **{f"ceiling_{k}": round(v, 1) for k, v in top.items()}, **about,
+        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }  # fmt: skip
+
+
+def _measure(work: Workload, settings: Settings, about: dict[str, Any], top: dict[str, float]) -> Iterator[dict]:
+    device, seconds, seed = settings.device, settings.duration, settings.seed
     generator = torch.Generator().manual_seed(seed)
     choice = work.choice(seed).to(device)
     x = torch.randn(len(choice), work.widths[0], generator=generator).to(device)
@@ -164,33 +247,13 @@ def _measure(
     backend, why = choose(plan, stacked.params)
     busy = int(plan.touched.sum())
     error = _error(x, stacked, plan)
-    peers = [p for p in PEERS if p.fits(work, device, quick)]
+    chosen = [p for p in PEERS if p.fits(work, device, settings.quick or not settings.compiled)]
     for mode in MODES:
-        ours, spread = timed(_ours(mode, x, goal, stacked, plan), seconds, device)
-        row: dict[str, Any] = {
-            "workload": work.name,
-            "mode": mode,
-            "dtype": "float32",
-            "backend": backend,
-            "ms": round(ours, 4),
-            "ms_spread": round(spread, 4),
-            "ms_plan": round(plan_ms, 4),
-        }
-        times = {p.name: _peer(p, work, mode, x, goal, stacked, plan, seconds, device) for p in peers}
-        best = min((name for name in times if name != "loop"), key=lambda name: times[name], default="loop")
-        row |= {"best_peer": best, "ratio_to_best_peer": round(times[best] / ours, 3)}
-        row |= {f"ratio_to_{p.name}": round(times[p.name] / ours, 3) if p.name in times else None for p in PEERS}
-        moved = least_bytes(work, mode, busy) / ours / 1e6
-        row |= {
-            "memory_gb_per_s": round(moved, 2),
-            "fraction_of_memory_ceiling": round(moved / top["memory_gb_per_s"], 3),
-            "error_against_float64": error,
-            "peak_memory_mb": _peak_mb(device),
-            "why": why,
-            **{f"ceiling_{k}": round(v, 1) for k, v in top.items()},
-            **about,
-        }
-        yield row
+        ours = timed(_ours(mode, x, goal, stacked, plan), seconds, device)
+        runs = {p.name: partial(p.prepare, work, mode, x, goal, stacked, plan) for p in chosen}
+        times, failures = peer_times(runs, seconds, device)
+        yield row(work.name, mode, backend, why, ours, plan_ms, times, failures, error, least_bytes(work, mode, busy),
+                  settings, about, top)  # fmt: skip
 
 
 def _peak_mb(device: str) -> int:
@@ -224,22 +287,6 @@ def _ours(mode: str, x: Tensor, goal: Tensor, stacked: MLPStack, plan: Any) -> C
     if mode == "forward":
         return torch.no_grad()(forward)
     return lambda: torch.autograd.grad(torch.nn.functional.mse_loss(forward(), goal), leaves)
-
-
-def _peer(
-    peer: Peer,
-    work: Workload,
-    mode: str,
-    x: Tensor,
-    goal: Tensor,
-    stacked: MLPStack,
-    plan: Any,
-    seconds: float,
-    device: str,
-) -> float:
-    """Milliseconds of a peer; the Python loop runs over a part of the modules and is scaled up."""
-    run, scale = peer.prepare(work, mode, x, goal, stacked, plan)
-    return timed(run, seconds, device)[0] * scale
 
 
 def geometric_mean(values: list[float]) -> float:

@@ -21,7 +21,12 @@ def kernels() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Rows as one JSON list.")
 @click.option("--csv", "as_csv", is_flag=True, help="Rows as CSV.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def bench(device: str, quick: bool, as_json: bool, as_csv: bool, seed: int) -> None:
+@click.option("--seconds", type=click.FloatRange(min=0.001), help="Per measurement.  [default: 0.6, quick 0.05]")
+@click.option("--compiled/--no-compiled", default=True, help="Peers through torch.compile, too (takes minutes).")
+@click.option("--only", default="", metavar="TEXT", help="Workloads whose name contains this, such as cnn or zipf.")
+def bench(
+    device: str, quick: bool, as_json: bool, as_csv: bool, seed: int, seconds: float | None, compiled: bool, only: str
+) -> None:
     """Forward, forward+backward and training step against every other way to run the same networks.
 
     Peers run in the same process on the same inputs. A ratio is peer time / our time: above 1 we are faster.
@@ -30,20 +35,30 @@ def bench(device: str, quick: bool, as_json: bool, as_csv: bool, seed: int) -> N
         raise click.UsageError("choose one of --json and --csv")
     import torch
 
+    from kernels.bench import Settings
     from kernels.bench import bench as measure
 
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
             "--device cuda: torch sees no CUDA device here. Fix: leave the option out to use the CPU."
         )
-    rows = list(measure(device, quick, seed, lambda name: click.echo(f"measuring {name}", err=True)))
+    asked = Settings(device, quick, seed, seconds, compiled, only)
+    found = measure(asked, lambda name: click.echo(f"measuring {name}", err=True))
+    rows: list[dict[str, Any]] = []
+    writer: Any = None
+    for row in found:
+        rows.append(row)
+        if as_csv:  # as they come: a long run that is stopped keeps what it has measured
+            writer = writer or csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
+            if len(rows) == 1:
+                writer.writeheader()
+            writer.writerow(row)
+            sys.stdout.flush()
+    if not rows:
+        raise click.UsageError(f"--only {only}: no workload has this in its name. Fix: leave the option out")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-    elif as_csv:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
+    elif not as_csv:
         _print(rows)
 
 

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from kernels import bench as kernels_bench
-from kernels import ragged_mlp, route
+from kernels import bench_cnn, ragged_mlp, route
 from kernels.bench import Workload, geometric_mean, workloads
 from kernels.cli import kernels
 from kernels.peers import PEERS
@@ -53,6 +53,7 @@ def test_spreads_are_what_they_say():
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(kernels_bench, "QUICK", [Workload(20, 4, (5, 8, 3))])
+    monkeypatch.setattr(bench_cnn, "QUICK", [(3, 2)])
     monkeypatch.setattr(kernels_bench, "timed", lambda function, seconds, device: (function(), (2.0, 0.1))[1])
 
 
@@ -60,18 +61,48 @@ def test_rows_have_the_promised_keys(small):
     result = CliRunner().invoke(kernels, ["bench", "--quick", "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
-    assert len(rows) == 9
+    assert len(rows) == 9 + 6
     for row in rows:
         assert {"workload", "mode", "dtype", "ratio_to_best_peer", "device", "torch"} <= set(row)
         assert row["ratio_to_best_peer"] == 1.0 and row["error_against_float64"] < 1e-5
+        assert row["failures"] == "" and row["ratio_to_loop"]
     assert {row["mode"] for row in rows} == {"forward", "forward+backward", "step"}
+    assert {row["best_peer"] for row in rows if row["workload"].startswith("cnn-3x2")} <= set(bench_cnn.PEERS)
 
 
 def test_csv_and_table(small):
     result = CliRunner().invoke(kernels, ["bench", "--quick", "--csv"])
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
-    assert len(rows) == 9 and rows[0]["workload"] == "20x4x5-8-3/uniform" and rows[0]["backend"] == "cpu"
+    assert len(rows) == 15 and rows[0]["workload"] == "20x4x5-8-3/uniform" and rows[0]["backend"] == "cpu"
     assert "ratio_to_best_peer" in CliRunner().invoke(kernels, ["bench", "--quick"]).stdout
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_peers_of_the_nodes_compute_the_same(shared):
+    images, weights, biases, goal = bench_cnn.Nodes(5, 3, shared).inputs(0, "cpu")
+    want = bench_cnn._ours(images, weights, biases)
+    assert want.shape == (3, 5, 1, 8, 8) and goal.shape == (3, 5)
+    for network, compiled in bench_cnn.PEERS.values():
+        if not compiled:
+            torch.testing.assert_close(network(images, weights, biases), want, rtol=1e-4, atol=1e-5)
+    run, scale = bench_cnn._loop("forward", images, [*weights, *biases], goal)
+    assert scale == 1.0
+    torch.testing.assert_close(torch.cat(run(), 1), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_peer_that_fails_says_so_and_the_others_count():
+    def broken():
+        raise RuntimeError("no compiler\nmore")
+
+    times, failures = kernels_bench.peer_times({"a": broken, "b": lambda: (lambda: None, 2.0)}, 0.001, "cpu")
+    assert list(times) == ["b"] and failures == "a: RuntimeError no compiler"
+
+
+def test_only_some_workloads(small):
+    result = CliRunner().invoke(kernels, ["bench", "--quick", "--json", "--only", "zipf"])
+    assert {row["workload"] for row in json.loads(result.stdout)} == {"20x4x5-8-3/zipf"}
+    none = CliRunner().invoke(kernels, ["bench", "--quick", "--only", "nothing"])
+    assert none.exit_code == 2 and "no workload has this in its name" in none.output
 
 
 def test_refusals():
