@@ -13,7 +13,7 @@ from eval.models import EvalModel
 from ontology.errors import ConstructibleError
 from ontology.io import read_json
 from vision.data import ImageSet, read_images
-from vision.model import load
+from vision.model import Constructed, load
 
 BATCH = 250
 Pixels = npt.NDArray[np.uint8]
@@ -29,6 +29,10 @@ class ImageModel(EvalModel):
     def class_values(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """float64[n, classes] of pictures uint8[n, size, size, 3]."""
         raise NotImplementedError
+
+    def features(self, pixels: Pixels) -> npt.NDArray[np.float64]:
+        """float64[n, d]: what it says of pictures before it decides, or else its class values."""
+        return np.concatenate([self.class_values(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
 
     def values_of(self, source: str, change: str, apply: Callable[[Pixels], Pixels]) -> tuple[ImageSet, Any]:
         """(the source's held-out photographs at this model's size, float64[n, classes]), worked out once per `change`
@@ -54,6 +58,12 @@ class OurImages(ImageModel):
         self.name, self.folder = name, folder
         self.model = load(folder)
         self.classes, self.size = self.model.classes, self.model.size
+        if isinstance(self.model, Constructed):
+            self.abilities = self.abilities | {"replay-images"}
+
+    def features(self, pixels: Pixels) -> npt.NDArray[np.float64]:
+        """See ImageModel: concept scores where there are concepts."""
+        return self.model.concept_scores(pixels) if isinstance(self.model, Constructed) else super().features(pixels)
 
     def class_values(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """See ImageModel."""

@@ -1,4 +1,9 @@
-"""Photographs: accuracy, calibration, one class against the others, and the same on corrupted photographs.
+"""Photographs: accuracy, macro-F1, calibration, one class against the others, and the same on corrupted photographs.
+
+Every figure is a ratio of sums over photographs, as for all tasks. Macro-F1, the balanced figure and the calibration
+error are so by weights that are taken from all photographs of the source: each is exactly the usual figure over all of
+them, and its interval takes the weights (sizes of the classes, number of photographs said to be of a class, and in
+which direction a bin of confidence errs) for known.
 
 `--data` names the photographs: a folder of class folders, Parquet files, or `part-world`; its `validation` split is
 scored. A photograph of a class that the model does not know counts only as one that every class should reject.
@@ -9,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -17,7 +23,7 @@ from eval.models import EvalModel
 from eval.tasks.base import Example, Measured, Metric, Options, Task
 from eval.vision_models import ImageModel, Pixels
 from ontology.errors import ConstructibleError
-from vision.data import read_images
+from vision.data import ImageSet, read_images
 
 SIDE = 64
 """Photographs are told apart by their pixels at this size, whatever size a model takes."""
@@ -81,61 +87,135 @@ def _blur(pixels: Pixels) -> Pixels:
 CORRUPTIONS: dict[str, Callable[[Pixels], Pixels]] = {"dark": _dark, "flat": _flat, "noise": _noise, "blur": _blur}
 
 
-def _judge(
-    model: ImageModel, photograph: Photograph, change: str, apply: Callable[[Pixels], Pixels]
-) -> dict[str, float]:
-    images, values = model.values_of(photograph.source, change, apply)
-    if images.paths[photograph.row] != photograph.path:
+BINS = 15
+"""Bins of confidence, of equal width, for the calibration error (Guo and others 2017)."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All photographs of a source, judged: float64[n] each, 0 where a photograph's class is not known to the model.
+
+    `f1` and `f1_weight` add up to macro-F1 and 1, `balanced` and `balanced_weight` to the balanced figure and 1 (times
+    n), `calibration` to the expected calibration error times the known photographs.
+    """
+
+    shares: np.ndarray
+    own: np.ndarray
+    f1: np.ndarray
+    f1_weight: np.ndarray
+    balanced: np.ndarray
+    balanced_weight: np.ndarray
+    calibration: np.ndarray
+
+
+def judge_all(values: np.ndarray, own: np.ndarray, labels: np.ndarray) -> Judged:
+    """Judge the class values float64[n, C] of photographs.
+
+    Args:
+        own: int64[n], index of the right class among the model's, -1 where it does not know it.
+        labels: int64[n], class in the data.
+    """
+    n, n_classes = values.shape
+    powers = np.exp(values - values.max(1, keepdims=True))
+    shares = powers / powers.sum(1, keepdims=True)
+    said, known = values.argmax(1), own >= 0
+    f1, f1_weight = np.zeros(n), np.zeros(n)
+    balanced, balanced_weight = np.zeros(n), np.zeros(n)
+    present = np.unique(labels)
+    # As many photographs as there are, whatever their classes: the mean of class means.
+    sizes = np.bincount(labels, minlength=int(labels.max()) + 1)
+    there = [c for c in range(n_classes) if (own == c).any()]
+    for c in there:
+        true, claimed = own == c, known & (said == c)
+        weight = 1.0 / (len(there) * (true.sum() + claimed.sum()))
+        f1 += 2 * weight * (true & claimed)
+        f1_weight += weight * (true.astype(float) + claimed)
+        yes, others = values[:, c] > 0, len(present) - len(np.unique(labels[true]))
+        half = 0.5 / len(there)
+        share = np.where(true, half / true.sum(), half / (max(others, 1) * sizes[labels]))
+        balanced += share * np.where(true, yes, ~yes)
+        balanced_weight += share
+    confidence, calibration = shares.max(1), np.zeros(n)
+    gap = confidence - (said == own)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    for b in np.unique(bins[known]):
+        rows = known & (bins == b)
+        calibration[rows] = gap[rows] * np.sign(gap[rows].sum())
+    return Judged(shares, own, n * f1, n * f1_weight, n * balanced, n * balanced_weight, calibration)
+
+
+@lru_cache(maxsize=8)
+def _judged(model: ImageModel, source: str, change: str) -> tuple[ImageSet, np.ndarray, Judged]:
+    images, values = model.values_of(source, change, CORRUPTIONS.get(change, _same))
+    index = {name: i for i, name in enumerate(model.classes)}
+    own = np.array([index.get(name, -1) for name in images.classes])[images.labels]
+    return images, values, judge_all(values, own, np.asarray(images.labels))
+
+
+def _judge(model: ImageModel, photograph: Photograph, change: str) -> dict[str, float]:
+    images, values, judged = _judged(model, photograph.source, change)
+    i = photograph.row
+    if images.paths[i] != photograph.path:
         # A picture that could not be decoded at one size and could at another would shift all rows.
         raise ConstructibleError(
             f"{photograph.path} is not where it was at {SIDE} pixels.", fix="leave out broken photographs",
             file=photograph.source,
         )  # fmt: skip
-    row = values[photograph.row]
-    known = photograph.label in model.classes
-    own = model.classes.index(photograph.label) if known else -1
+    row, own = values[i], int(judged.own[i])
     others = [c for c in range(len(model.classes)) if c != own]
-    judged = {"rejected": float((row[others] <= 0).sum()), "others": float(len(others)), "known": float(known)}
-    if known:
-        share = np.exp(row - row.max())
-        share /= share.sum()
+    found = {
+        "rejected": float((row[others] <= 0).sum()), "others": float(len(others)), "known": float(own >= 0),
+        "f1": float(judged.f1[i]), "f1_weight": float(judged.f1_weight[i]), "balanced": float(judged.balanced[i]),
+        "balanced_weight": float(judged.balanced_weight[i]),
+    }  # fmt: skip
+    if own >= 0:
+        share = judged.shares[i]
         wanted = np.eye(len(row))[own]
-        judged |= {
+        found |= {
             "correct": float(row.argmax() == own), "found": float(row[own] > 0),
             "bits": float(-np.log2(max(share[own], 1e-12))), "brier": float(((share - wanted) ** 2).sum()),
+            "calibration": float(judged.calibration[i]),
         }  # fmt: skip
-    return judged
+    return found
 
 
 def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
     """One photograph, and the same as a part: its class."""
-    values = _judge(cast(ImageModel, model), example.data, "", _same)
+    values = _judge(cast(ImageModel, model), example.data, "")
     yield Measured(values)
-    yield Measured(values, example.data.label)
+    # Macro-F1 and the balanced figure are about all classes together.
+    own = {key: value for key, value in values.items() if not key.startswith(("f1", "balanced"))}
+    yield Measured(own, example.data.label)
 
 
 def measure_corrupted(model: EvalModel, example: Example) -> Iterable[Measured]:
     """One photograph, corrupted in several ways; a part for each way."""
-    rows = {name: _judge(cast(ImageModel, model), example.data, name, apply) for name, apply in CORRUPTIONS.items()}
+    rows = {name: _judge(cast(ImageModel, model), example.data, name) for name in CORRUPTIONS}
     first = next(iter(rows.values()))
     yield Measured({key: sum(row[key] for row in rows.values()) for key in first})
     for name, row in rows.items():
         yield Measured(row, name)
 
 
-_COLUMNS = ("correct", "known", "found", "rejected", "others", "bits", "brier")
+_COLUMNS = (
+    "correct", "known", "found", "rejected", "others", "bits", "brier", "f1", "f1_weight", "balanced",
+    "balanced_weight", "calibration",
+)  # fmt: skip
 _METRICS = (
     Metric("accuracy", "correct", "known", percent=True),
+    Metric("macro F1", "f1", "f1_weight"),
+    Metric("one against all, balanced", "balanced", "balanced_weight", percent=True),
     Metric("own class found", "found", "known", percent=True),
     Metric("other classes rejected", "rejected", "others", percent=True),
     Metric("log loss in bits", "bits", "known", "lower"),
     Metric("Brier score", "brier", "known", "lower"),
+    Metric("calibration error", "calibration", "known", "lower"),
 )
 IMAGES = Task(
-    "images", 1, "How well does the model tell photographs apart that it has not seen?", _COLUMNS, _METRICS,
+    "images", 2, "How well does the model tell photographs apart that it has not seen?", _COLUMNS, _METRICS,
     photographs, measure, frozenset({"classify"}),
 )  # fmt: skip
 CORRUPTED = Task(
-    "corrupted", 1, "How well does it do on dark, flat, noisy and blurred photographs?", _COLUMNS, _METRICS,
+    "corrupted", 2, "How well does it do on dark, flat, noisy and blurred photographs?", _COLUMNS, _METRICS,
     photographs, measure_corrupted, frozenset({"classify"}),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from eval.models import open_specs
 from eval.records import read_header, read_results
 from eval.runner import run
 from eval.tasks import Options, load_tasks
-from eval.tasks.images import CORRUPTIONS
+from eval.tasks.images import BINS, CORRUPTIONS, judge_all
 from ontology.errors import UsageError
 from ontology.progress import Progress
 from tests.vision.small import SmallWorld, build_small, make_world
@@ -55,6 +56,11 @@ def test_the_figures_are_those_of_the_tracks_own_score(world: SmallWorld, folder
         assert header["figures"]["accuracy"]["value"] == pytest.approx(theirs["accuracy"])
         found = np.mean([row["one_vs_rest"]["found"] for row in theirs["per_class"].values()])
         assert header["figures"]["own class found"]["value"] == pytest.approx(found), "as many of each class"
+        assert header["figures"]["macro F1"]["value"] == pytest.approx(theirs["macro_f1"])
+        balanced = header["figures"]["one against all, balanced"]["value"]
+        assert balanced == pytest.approx(theirs["balanced_one_vs_rest"])
+        for part in header["parts"].values():
+            assert "accuracy" in part and "macro F1" not in part
         assert set(header["parts"]) == set(world.validation.classes)
         assert header["budget"]["data_hash"] and header["budget"]["seconds"] > 0
         assert header["examples"] == len(world.validation)
@@ -83,3 +89,58 @@ def test_corruptions_change_pictures_and_repeat(world: SmallWorld, folders: list
     options = Options(data=str(world.folder), limit=6)
     (path,) = run(open_specs([str(folders[0])]), load_tasks("corrupted"), options, tmp_path, progress=QUIET)
     assert set(read_header(path)["parts"]) == set(CORRUPTIONS)
+
+
+def test_weights_make_the_usual_figures_of_uneven_classes() -> None:
+    """Macro-F1, the balanced figure and the calibration error against their definitions, an unknown class included."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05])
+    own = np.where(labels < 3, labels, -1)
+    values = rng.normal(0, 1, (300, 3)) + 2 * np.eye(4)[labels][:, :3]
+    made = judge_all(values, own, labels)
+    said, known = values.argmax(1), own >= 0
+    f1s, balanced = [], []
+    for c in range(3):
+        true, claimed = own[known] == c, said[known] == c
+        f1s.append(2 * (true & claimed).sum() / (true.sum() + claimed.sum()))
+        rejected = np.mean([(values[labels == d, c] <= 0).mean() for d in range(4) if d != c])
+        balanced.append(((values[own == c, c] > 0).mean() + rejected) / 2)
+    assert made.f1.sum() / made.f1_weight.sum() == pytest.approx(np.mean(f1s))
+    assert made.balanced.sum() / made.balanced_weight.sum() == pytest.approx(np.mean(balanced))
+    confidence, right = made.shares.max(1)[known], (said == own)[known]
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    error = sum(abs((confidence[bins == b] - right[bins == b]).sum()) for b in np.unique(bins)) / known.sum()
+    assert made.calibration.sum() / known.sum() == pytest.approx(error)
+
+
+def test_predictions_replay_and_few_photographs_do(world: SmallWorld, folders: list[Path], tmp_path: Path) -> None:
+    options = Options(data=str(world.folder))
+    paths = run(open_specs([str(folders[0])]), load_tasks("image-replay,few-shot"), options, tmp_path, progress=QUIET)
+    replay, few = (read_header(path) for path in paths)
+    assert replay["figures"]["predictions replayed"]["value"] == 1.0
+    assert replay["examples"] == len(world.validation)
+    assert set(few["parts"]) == {"1 each", "5 each"}
+    share = few["parts"]["5 each"]["right"]["value"]
+    assert 0.2 < share < 1.0, "better than a draw among five"
+    with pytest.raises(UsageError, match="cannot do what the task 'image-replay' needs"):
+        run(open_specs([str(folders[1])]), load_tasks("image-replay"), options, tmp_path, progress=QUIET)
+
+
+def test_a_prediction_that_does_not_follow_is_found(
+    world: SmallWorld, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eval.tasks import image_replay
+
+    image_replay._failed.cache_clear()
+    right = image_replay.record
+
+    def wrong(*given: Any) -> dict[str, Any]:
+        made = right(*given)
+        made["pictures"][1]["label"] = "unheard of"
+        return made
+
+    monkeypatch.setattr(image_replay, "record", wrong)
+    options = Options(data=str(world.folder), limit=100)
+    (path,) = run(open_specs([str(folders[0])]), load_tasks("image-replay"), options, tmp_path, progress=QUIET)
+    values = read_results(path).values
+    assert (values["replayed"] == 0).sum() == 1
