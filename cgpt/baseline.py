@@ -208,6 +208,29 @@ class Baseline:
                 logits = self.network.lm_head(wanted).float()
             yield np.concatenate([np.arange(scored, start + length) for start, scored in batch]), logits
 
+    def learn(self, ids: Integer[np.ndarray, "n"], rate: float) -> None:
+        """Take a step of plain gradient descent on each window of a file: dynamic evaluation.
+
+        Args:
+            ids: uint16[n], the file's tokens without `<end>`.
+            rate: step size; the gradient of a window is cut to norm 1.
+        """
+        import torch
+
+        tokens = torch.from_numpy(np.concatenate([[END], ids, [END]]).astype(np.int64))
+        parameters = list(self.network.parameters())
+        for begin in range(0, len(tokens) - 1, self.context):
+            inputs, targets = tokens[begin : begin + self.context][: len(tokens) - 1 - begin], tokens[begin + 1 :]
+            hidden = self.network.model(input_ids=inputs[None], use_cache=False).last_hidden_state[0]
+            logits = self.network.lm_head(hidden).float()
+            torch.nn.functional.cross_entropy(logits, targets[: len(inputs)]).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            with torch.no_grad():
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter -= rate * parameter.grad
+                        parameter.grad = None
+
     def next_log_probs(self, ids: Integer[np.ndarray, "n"]) -> Float64[np.ndarray, "vocab"]:
         """Natural log of the distribution after these tokens of a file: float64[vocab_size], sums to 1 as exp."""
         import torch

@@ -44,6 +44,7 @@ TRAINING_FILES = "training_files.json"
 _LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
 _DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
 _READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
+_MIXER_CODE = ("cgpt.mixer", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *_READS_CODE)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class _Plan:
         spec = self._net_spec() if self.cut.nets else {}
         mixer = Job(
             "mixer",
-            {"code": code_hash("cgpt.fit_mixer", "cgpt.mixer", "cgpt.model", "cgpt.index", *_READS_CODE),
+            {"code": code_hash("cgpt.fit_mixer", *_MIXER_CODE),
              "router": sha256_file(self.recipe.router), "owner": self._owner()},
             self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
             reserve_seconds=12 + 0.4 * self.size_mb,
@@ -300,7 +301,8 @@ class _Plan:
         alphabet = Alphabet.of(Tokenizer.load(context.inputs["tokenizer"]))
         corpus = self._tokens(context)
         with context.progress.task("mixer"):
-            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, says)
+            places = [(file.path, file.project) for file in self.corpus.files]
+            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, says, places)
         fitted.save(context.folder)
         held_out = sorted(mark_of(self.corpus.files[i]) for i in np.flatnonzero(corpus.held_out))
         write_json(context.folder / "held_out.json", {"files": held_out})
@@ -341,7 +343,8 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 {from_before}
 - `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
 - `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
-- `nets.safetensors`: the networks. `mixer.json`, `names.json`: how sources are weighed.
+- `nets.safetensors`: the networks. `mixer.json`, `names.json`: how sources are weighed. `dynamic.json`: how far caches
+  of files read before are believed beside them (`score --setting dynamic`).
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
 - `training_files.json`: fingerprints of the corpus' files; `seen_by_nets.json`, `held_out.json`: which of them the nets
   and the mixer learned from (start of the SHA-256).

@@ -87,9 +87,12 @@ def build(
 @cgpt.command()
 @click.argument("model", type=_MODEL)
 @click.argument("paths", nargs=-1, required=True)
+@click.option("--setting", type=click.Choice(("static", "dynamic")), default="static", show_default=True,
+              help="static: each file by itself; dynamic: each file is learned after it was scored.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
-def score(model: Path, paths: tuple[str, ...], as_json: bool) -> None:
+def score(model: Path, paths: tuple[str, ...], setting: str, as_json: bool) -> None:
     """Score MODEL on PATHS: .py files, folders or Parquet files it has not seen."""
+    from cgpt.dynamic import dynamic, in_order
     from cgpt.model import load
     from cgpt.score import read_paths, score_files
     from ontology.progress import Progress
@@ -99,9 +102,14 @@ def score(model: Path, paths: tuple[str, ...], as_json: bool) -> None:
     corpus = read_paths(paths)
     _tell_skipped(corpus.skipped, progress)
     with progress.task("score", total=float(corpus.total_bytes), unit="bytes") as task:
-        result = score_files(opened, corpus.files, task.advance)
+        files = in_order(corpus.files) if setting == "dynamic" else corpus.files
+        result = score_files(dynamic(opened) if setting == "dynamic" else opened, files, task.advance)
     if as_json:
-        click.echo(json.dumps(result.as_json() | {"skipped": [list(row) for row in corpus.skipped]}, indent=1))
+        click.echo(
+            json.dumps(
+                result.as_json() | {"setting": setting, "skipped": [list(row) for row in corpus.skipped]}, indent=1
+            )
+        )
         return
     from rich.console import Console
     from rich.table import Table

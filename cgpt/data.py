@@ -70,12 +70,17 @@ class TokenizedCorpus:
         return np.concatenate(parts)
 
     def mixer_files(self) -> list[int]:
-        """Held-out files the mixer learns from, smaller ones first, up to MAX_MIXER_TOKENS (at least one)."""
+        """Held-out files the mixer learns from: a random part of at most MAX_MIXER_TOKENS (at least one file).
+
+        Not the smaller ones: in them the file's own past is worth little, and the mixer would learn just that.
+        """
         files = np.flatnonzero(self.held_out)
+        if not len(files):
+            return []
         lengths = np.diff(self.offsets)[files]
-        order = np.argsort(lengths, kind="stable")
+        order = np.random.default_rng(0).permutation(len(files))
         within = np.cumsum(lengths[order]) <= MAX_MIXER_TOKENS
-        if len(within):
+        if not within.any():
             within[0] = True
         return sorted(files[order[within]].tolist())
 

@@ -5,13 +5,14 @@ All of it is measured on held-out files, which neither the tables nor the nets h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cgpt import counts, names
+from cgpt import counts, dynamic, names
+from cgpt.caches import CacheTables
 from cgpt.data import TokenizedCorpus, views
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, NAMES, NET, UNIGRAM, Mixer, Positions, confidence_step, first_name
@@ -27,17 +28,20 @@ MIN_POSITIONS = 200
 
 @dataclass(frozen=True)
 class FittedMixing:
-    """The learned tables and the held-out bits per token they reach, source by source and mixed."""
+    """The learned tables, and the held-out bits per token they reach: source by source, mixed, with caches."""
 
     rank_weights: np.ndarray
     mixer: Mixer
     held_out_bits: dict[str, float]
+    caches: CacheTables
+    cache_bits: dict[str, float]
 
     def save(self, folder: Path) -> None:
-        """Write `names.json` and `mixer.json`."""
+        """Write `names.json`, `mixer.json` and `dynamic.json`."""
         kinds = {"kinds": list(names.KINDS), "ranks": names.N_RANKS}
         write_json(folder / "names.json", {**kinds, "weights": self.rank_weights.tolist()})
         write_json(folder / "mixer.json", {**self.mixer.as_json(), "held_out_bits": self.held_out_bits})
+        dynamic.save_tables(folder / "dynamic.json", self.caches, self.cache_bits)
 
 
 NetSays = Callable[[FileView, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -66,14 +70,26 @@ def nets_say(nets: Nets, net_of: np.ndarray) -> NetSays:
     )
 
 
-def fit_mixing(corpus: TokenizedCorpus, alphabet: Alphabet, router: Router, net: NetSays | None) -> FittedMixing:
-    """Measure everything on the held-out files, against tables of the other files."""
+def fit_mixing(
+    corpus: TokenizedCorpus,
+    alphabet: Alphabet,
+    router: Router,
+    net: NetSays | None,
+    places: Sequence[tuple[str, str]] | None = None,
+) -> FittedMixing:
+    """Measure everything on the held-out files, against tables of the other files.
+
+    `places` is (path, project) of every file of the corpus: what the caches of the dynamic setting go by.
+    """
     files = corpus.mixer_files()
     index = CorpusIndex.build(corpus.joined(~corpus.held_out), alphabet.n_tokens)
     unigram = smoothed_unigram(index.unigram)
     parts: dict[str, list[np.ndarray]] = {}
-    for view in views(corpus, files, alphabet):
+    scopes = dynamic.Scopes()
+    for file, view in zip(files, views(corpus, files, alphabet), strict=True):
         n = view.n + 1
+        place = places[file] if places is not None else ("", str(file))
+        cache_buckets, cache_shares = dynamic.said_by_caches(scopes, place, view.history, view.n, alphabet.n_tokens)
         buckets, shares = np.zeros((n, counts.N_ALL_LEVELS), np.uint8), np.zeros((n, counts.N_ALL_LEVELS), np.float32)
         match = np.zeros(n, np.int32)
         counts.target_levels(*index.arrays(), view.history, view.previous, 1, n + 1, buckets, shares, match)
@@ -82,13 +98,14 @@ def fit_mixing(corpus: TokenizedCorpus, alphabet: Alphabet, router: Router, net:
         row = {
             "buckets": buckets, "shares": shares, "concept": concept, "targets": view.history[1 : n + 1].copy(),
             "offered": view.offered[:n].copy(), "slots": view.slots[:n].copy(), "net": said, "top": top,
+            "cache_buckets": cache_buckets, "cache_shares": cache_shares,
         }  # fmt: skip
         for name, array in row.items():
             parts.setdefault(name, []).append(array)
     start = Mixer.start(router.concepts, net is not None)
     if not files or sum(map(len, parts["targets"])) < MIN_POSITIONS:
         rank_weights = 1.0 / (1.0 + np.arange(names.N_SLOTS) % names.N_RANKS)
-        return FittedMixing(rank_weights / rank_weights.sum(), start, {})
+        return FittedMixing(rank_weights / rank_weights.sum(), start, {}, dynamic.no_opinion(len(router.concepts)), {})
     data = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     targets = data["targets"]
     rank_weights = names.fit_ranks(targets, data["offered"], data["slots"])
@@ -103,7 +120,12 @@ def fit_mixing(corpus: TokenizedCorpus, alphabet: Alphabet, router: Router, net:
         data["concept"], confidence_step(data["top"]), first_name(data["slots"]), data["buckets"], said
     )  # fmt: skip
     mixer = start.fit(seen)
-    bits = {"mixed": float(-np.log2(mixer.mix(seen)).mean())}
+    mixed = mixer.mix(seen)
+    bits = {"mixed": float(-np.log2(mixed).mean())}
     if net is not None:
         bits["net"] = float(-np.log2(np.maximum(data["net"], 1e-12)).mean())
-    return FittedMixing(rank_weights, mixer, bits)
+    caches, cache_bits = dynamic.fit_tables(
+        dynamic.CachePositions(seen.concept, seen.confidence, mixed, data["cache_buckets"], data["cache_shares"]),
+        len(router.concepts),
+    )
+    return FittedMixing(rank_weights, mixer, bits, caches, cache_bits)

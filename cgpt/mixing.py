@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cgpt import counts, mixer, names
+from cgpt import caches, counts, mixer, names
 from cgpt.compiled import compiled
 
 SOURCES = ("net", "corpus", "file", "names", "unigram")
@@ -31,6 +31,14 @@ def names_weight(slots, offered, rank_weights):  # pragma: no cover - compiled
 
 
 @compiled
+def net_step(powers, powers_sum):  # pragma: no cover - compiled
+    """Row of `by_confidence` for a net that says `powers` over `powers_sum`; 0 where there is none."""
+    if len(powers):
+        return min(int(mixer.N_CONFIDENCE / powers_sum), mixer.N_CONFIDENCE - 1)
+    return 0
+
+
+@compiled
 def mix_one(
     level, concept_row, by_confidence, by_names, buckets, starts, entry_tokens, entry_shares, unigram,
     powers, powers_sum, offered, slots, rank_weights, weights, out, parts,
@@ -40,9 +48,7 @@ def mix_one(
     The first four are the mixer's tables with the row of the concept in charge. The net says `powers` float32[V] (1 at
     its first choice; empty: no net) over `powers_sum`. `weights` float64[N_EXPERTS] gets the weights in force.
     """
-    step = 0
-    if len(powers):
-        step = min(int(mixer.N_CONFIDENCE / powers_sum), mixer.N_CONFIDENCE - 1)
+    step = net_step(powers, powers_sum)
     has_names = slots[0] != names.NOTHING
     first = np.int64(slots[0]) if has_names else np.int64(names.N_SLOTS)
     mixer.weigh(level, concept_row, by_confidence[step], by_names[first], buckets, has_names, weights)
@@ -83,9 +89,12 @@ def score_rows(
     tokens, order, followers, first, unigram_counts,
     heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
     history, previous, offered, slots, boundaries, level, concept_row, by_confidence, by_names,
-    unigram, powers, powers_sum, rank_weights, out_probability, out_best, out_parts,
+    unigram, powers, powers_sum, rank_weights, concept, earlier, cache_tables, out_probability, out_best, out_parts,
 ):  # pragma: no cover - compiled  # fmt: skip
     """Score the targets at `boundaries` int64[r], all with one concept in charge.
+
+    `earlier` is (cache of the project, cache of the directory), `caches.EMPTY` in the static setting; only they look at
+    `concept` and `cache_tables`.
 
     `powers` float32[r, V] and `powers_sum` float64[r] are the net's ([r, 0]: none). Writes per row the target's
     probability, the most probable token and the sources' weights float64[r, 5].
@@ -117,6 +126,9 @@ def score_rows(
             level, concept_row, by_confidence, by_names, buckets, starts, entry_tokens, entry_shares, unigram,
             powers[r], powers_sum[r], offered[i], slots[i], rank_weights, weights, out, out_parts[r],
         )  # fmt: skip
+        if cache_tables.level.shape[0] > 0:
+            step = net_step(powers[r], powers_sum[r])
+            caches.add_caches(history, i + 1, earlier, cache_tables, concept, step, out, stamp, mark)
         best = 0
         for v in range(1, n_tokens):
             if out[v] > out[best]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cgpt import lexer, mixing
+from cgpt.caches import EMPTY, NO_TABLES, CacheArrays, CacheTables
 from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, N_EXPERTS, NAMES, Mixer
@@ -37,6 +38,9 @@ from ontology.schema import Ontology
 FORMAT = "constructible-cgpt/2"
 HERE = Path(__file__).parent / "ontologies" / "python"
 _CHUNK_ROWS = 512
+Earlier = tuple[tuple[CacheArrays, ...], CacheTables]
+"""Caches of the project and of the directory, and how far they are believed; see `cgpt.dynamic`."""
+STATIC: Earlier = (EMPTY, NO_TABLES)
 
 
 class LanguageModel(Protocol):
@@ -177,7 +181,7 @@ class ConstructedLM(_Routed):
             return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
         return self.nets.powers(m, reads)
 
-    def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
+    def score_file(self, data: bytes, path: str = "", project: str = "", earlier: Earlier = STATIC) -> FileScore:
         """Score one file: float64 bits of every token and of its end, each from what stands to its left."""
         ids = self.tokenizer.encode(data)
         view = self.view(ids)
@@ -185,19 +189,22 @@ class ConstructedLM(_Routed):
         at = self.concepts_at(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
         for concept, rows in by_concept(at):
-            p, b, _ = self.score_rows(view, concept, rows)
+            p, b, _ = self.score_rows(view, concept, rows, earlier)
             probability[rows], best[rows] = p, b
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
 
-    def score_rows(self, view: FileView, concept: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def score_rows(
+        self, view: FileView, concept: int, rows: np.ndarray, earlier: Earlier = STATIC
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(probability of the target, most probable token, weights of the sources) at boundaries `rows`."""
         powers, total = self._net(concept, view.reads[rows])
         probability, best = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
         parts = np.zeros((len(rows), len(mixing.SOURCES)))
         mixing.score_rows(
             *self.index.arrays(), view.history, view.previous, view.offered, view.slots, rows,
-            *self.mixer.tables(concept), self.unigram, powers, total, self.rank_weights, probability, best, parts,
+            *self.mixer.tables(concept), self.unigram, powers, total, self.rank_weights, concept, *earlier, probability,
+            best, parts,
         )  # fmt: skip
         return probability, best, parts
 
