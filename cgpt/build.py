@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import fit_mixer, lexer
+from cgpt import fit_mixer, lexer, specialists
 from cgpt.corpus import Corpus, SourceFile
 from cgpt.data import TokenizedCorpus, choose_files, held_out_files, training_rows
 from cgpt.index import CorpusIndex
@@ -92,6 +92,7 @@ class Recipe:
     Attributes:
         cut: `root`, a depth, names, `leaves` or `plain`; see ontology.graph.
         vocab_size: tokens; None takes 4096 below 16 MB of text and 8192 above.
+        specialists: at most so many are grown; see cgpt.specialists.
         parameters: about how many trained numbers the monolith has (root cut only).
         ontology, router: files to use instead of the Python ontology that comes with the package.
         kept: parts of another model to take over.
@@ -101,6 +102,7 @@ class Recipe:
     seed: int = 0
     vocab_size: int | None = None
     shape: NetShape = NetShape()
+    specialists: int = specialists.MAX_SPECIALISTS
     parameters: int = 3_000_000
     ontology: Path = HERE / "ontology.yaml"
     router: Path = HERE / "router.py"
@@ -177,7 +179,7 @@ class _Plan:
         if self.cut.nets:
             own = self.recipe.kept is None or self.recipe.kept.nets is None
             jobs.append(
-                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", *_READS_CODE)},
+                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *_READS_CODE)},
                     self.run_nets if own else self.run_kept_nets, ("tokenizer", "tokens"),
                     kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip
@@ -193,6 +195,7 @@ class _Plan:
             "reads": [list(reads_under(self.ontology, name)) for name in self.cut.concepts],
             "shape": asdict(self.recipe.shape), "seed": self.recipe.seed, "router": sha256_file(self.recipe.router),
             "owner": self._owner(), "max_tokens": net_tokens(self.budget, self.recipe.shape),
+            "specialists": self.recipe.specialists,
         }  # fmt: skip
 
     def _monolith_job(self) -> Job:
@@ -263,17 +266,34 @@ class _Plan:
         owner, members = self.cut.owner, list(self.cut.concepts)
         net_of = np.array([members.index(owner[name]) for name in self.router.concepts], dtype=np.int16)
         spec = self._net_spec()
+        examples, declared = Examples(reads, net_of[concept], targets), declared_reads(spec["reads"])
+        split = specialists.grow(examples, declared, self.vocab_size, most=self.recipe.specialists)
         trainer = NetTrainer(
-            members, declared_reads(spec["reads"]), Examples(reads, net_of[concept], targets), self.vocab_size,
-            self.recipe.shape, self.recipe.seed,
+            members, declared, examples, self.vocab_size, self.recipe.shape, self.recipe.seed, split
         )  # fmt: skip
         train(trainer, context)
         nets = trainer.finish()
         self._check_sizes(nets)
+        if len(split.net) and corpus.held_out.any():
+            with context.progress.task("specialists"):
+                nets = self._keep_what_earns(context, corpus, alphabet, nets, split, net_of)
         nets.save(context.folder / "nets.safetensors")
         write_json(
             context.folder / "seen_by_nets.json", {"files": sorted(mark_of(self.corpus.files[i]) for i in files)}
         )
+
+    def _keep_what_earns(
+        self, context: JobContext, corpus: TokenizedCorpus, alphabet: Alphabet, nets: Nets, split: specialists.Split,
+        net_of: np.ndarray,
+    ) -> Nets:  # fmt: skip
+        """Take out the specialists that earn nothing on the held-out files; write what the others earn."""
+        reads, concept, targets = training_rows(corpus, corpus.mixer_files(), alphabet, self.router)
+        earned = specialists.earnings(nets, net_of[concept].astype(np.int64), reads, targets)
+        tried = len(split.net)
+        nets, split, earned = specialists.prune(nets, split, earned)
+        path = context.folder / "specialists.json"
+        specialists.write_report(path, nets.concepts, split, earned, tried, len(targets), alphabet)
+        return nets
 
     def run_kept_nets(self, context: JobContext) -> None:
         """Take over finished nets and the list of what they learned from."""
@@ -343,8 +363,9 @@ seed {config["seed"]}, {config["vocab_size"]} tokens; {nets}.
 {from_before}
 - `ontology.yaml`, `router.py`: the concepts and what puts one in charge.
 - `tokenizer.json`: the alphabet. `index.safetensors`, `sources.json`: the counted corpus and its files.
-- `nets.safetensors`: the networks. `mixer.json`, `names.json`: how sources are weighed. `dynamic.json`: how far caches
-  of files read before are believed beside them (`score --setting dynamic`).
+- `nets.safetensors`: the networks. `specialists.json`: what those split off by data earn.
+- `mixer.json`, `names.json`: how sources are weighed. `dynamic.json`: how far caches of files read before are believed
+  beside them (`score --setting dynamic`).
 - `config.json`, `environment.json`, `ledger.json`, `metrics.jsonl`: how and where it was built, seconds by job.
 - `training_files.json`: fingerprints of the corpus' files; `seen_by_nets.json`, `held_out.json`: which of them the nets
   and the mixer learned from (start of the SHA-256).

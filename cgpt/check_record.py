@@ -109,9 +109,13 @@ class Checker:
     def net(self, m: int, names: list[str], reads: dict[str, int]) -> np.ndarray:
         """float64[V] of network m, from the reads it was handed."""
         net, columns = self.nets, np.flatnonzero(self.nets["declared"][m])
-        w1 = (net["gate"][m, columns, None, None] * net["w1"][columns]).reshape(-1, net["w1"].shape[2])
-        x = net["embeddings"][[reads[names[column]] for column in columns]].reshape(1, -1) @ w1 + net["b1"][m]
-        y = (x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))) @ (net["w2_shared"] + net["w2"][m]) + net["b2"][m]
+        gate, b1, b2 = net["gate"][m], net["b1"][m], net["b2"][m]
+        value = reads[names[net["split"][m]]] if net["split"][m] >= 0 else -1
+        for s in np.flatnonzero((net["special_net"] == m) & (net["special_value"] == value)):
+            gate, b1, b2 = gate + net["special_gate"][s], b1 + net["special_b1"][s], b2 + net["special_b2"][s]
+        w1 = (gate[columns, None, None] * net["w1"][columns]).reshape(-1, net["w1"].shape[2])
+        x = net["embeddings"][[reads[names[column]] for column in columns]].reshape(1, -1) @ w1 + b1
+        y = (x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))) @ (net["w2_shared"] + net["w2"][m]) + b2
         logits = (y @ net["output"].T + net["bias"])[0].astype(np.float64)
         powers = np.exp(logits - logits.max())
         return powers / powers.sum()

@@ -35,7 +35,7 @@ from ontology.io import read_json
 from ontology.routers import Router
 from ontology.schema import Ontology
 
-FORMAT = "constructible-cgpt/2"
+FORMAT = "constructible-cgpt/3"
 HERE = Path(__file__).parent / "ontologies" / "python"
 _CHUNK_ROWS = 512
 Earlier = tuple[tuple[CacheArrays, ...], CacheTables]

@@ -9,9 +9,10 @@ token means in the place of each read), `answer_projection`, `output_embeddings`
     y = h @ (answer_projection + own_answer) + own_answer_bias                                           [d_out]
     logits = y @ output_embeddings + output_bias                                                         [V]
 
-A read that is not declared has no term in the sum. Every network may answer with every token: a vocabulary and a bias
-of its own for each made routing lose (docs/experiments/nets.md). Training runs through `kernels`; using a model needs
-numpy alone.
+Where one read has a value that a specialist knows (`cgpt.specialists`), its gates, own_bias and own_answer_bias are
+added to those of the net. A read that is not declared has no term in the sum. Every network may answer with every
+token: a vocabulary and a bias of its own for each made routing lose (docs/experiments/nets.md). Training runs through
+`kernels`; using a model needs numpy alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt.reads import READS, vocabulary_size
+from cgpt.specialists import Split, find
 from ontology.errors import ConstructibleError, did_you_mean
 from ontology.io import load_tensors, save_tensors
 
@@ -51,6 +53,7 @@ class NetShape:
 _FEW_ROWS = 16
 
 OWN = ("gate", "b1", "w2", "b2")
+SPECIAL = ("special_gate", "special_b1", "special_b2")
 SHARED = ("embeddings", "w1", "w2_shared", "output", "bias")
 SHARED_NAMES = {
     "embeddings": "token_embeddings", "w1": "read_projection", "w2_shared": "answer_projection",
@@ -64,7 +67,9 @@ class Nets:
 
     Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
     `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V]; own `gate` [M, R], `b1` [M, H], `w2` [M, H, d_out],
-    `b2` [M, d_out].
+    `b2` [M, d_out]. Specialists: `split` int32[M] read that net m is split by (-1: none), `special_net` and
+    `special_value` int32[S] in ascending order, `special_gate` float32[S, R], `special_b1` [S, H], `special_b2`
+    [S, d_out].
     """
 
     concepts: tuple[str, ...]
@@ -78,21 +83,47 @@ class Nets:
     w2: np.ndarray
     b2: np.ndarray
     bias: np.ndarray
+    split: np.ndarray
+    special_net: np.ndarray
+    special_value: np.ndarray
+    special_gate: np.ndarray
+    special_b1: np.ndarray
+    special_b2: np.ndarray
+
+    def split_values(self, module: np.ndarray, reads: np.ndarray) -> np.ndarray:
+        """int64[rows]: what stands in the read that each row's net is split by; -1 where it is not split."""
+        column = self.split[module]
+        values = reads[np.arange(len(reads)), np.maximum(column, 0)].astype(np.int64)
+        return np.where((column >= 0) & (module >= 0), values, -1)
+
+    def _own(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(gates [rows, R], own_bias [rows, H], own_answer_bias [rows, d_out]) in force in each row."""
+        module = np.full(len(reads), m)
+        special = find(self.special_net, self.special_value, module, self.split_values(module, reads))
+        own = [np.repeat(part[m : m + 1], len(reads), 0) for part in (self.gate, self.b1, self.b2)]
+        there = np.flatnonzero(special >= 0)
+        for part, more in zip(own, (self.special_gate, self.special_b1, self.special_b2), strict=True):
+            part[there] += more[special[there]]
+        return own[0], own[1], own[2]
 
     def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
         """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
         columns = np.flatnonzero(self.declared[m])
+        gate, x, b2 = self._own(m, reads)
+        gated = self.embeddings[reads[:, columns]] * gate[:, columns, None]
         if len(reads) <= _FEW_ROWS:  # one token at a time: no copy of the weights
-            gated = self.embeddings[reads[:, columns]] * self.gate[m, columns, None]
-            x = np.repeat(self.b1[m : m + 1], len(reads), 0)
             for k, column in enumerate(columns):
                 x += gated[:, k] @ self.w1[column]
         else:
-            w1 = (self.gate[m, columns, None, None] * self.w1[columns]).reshape(-1, self.w1.shape[2])
-            x = self.embeddings[reads[:, columns]].reshape(len(reads), -1) @ w1 + self.b1[m]
+            x += gated.reshape(len(reads), -1) @ self.w1[columns].reshape(-1, self.w1.shape[2])
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
-        y = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
+        y = h @ (self.w2_shared + self.w2[m]) + b2
         return y @ self.output.T + self.bias
+
+    def bits(self, m: int, reads: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64[rows]: what each target costs under network m alone."""
+        powers, total = self.powers(m, reads)
+        return -np.log2(powers[np.arange(len(targets)), targets] / total)
 
     def powers(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
@@ -107,16 +138,23 @@ class Nets:
         `reads` uint16[R] of one position.
         """
         columns = np.flatnonzero(self.declared[m])
-        terms = np.einsum("rd,rdh->rh", self.embeddings[reads[columns]], self.w1[columns]) * self.gate[m, columns, None]
-        x = terms.sum(0) + self.b1[m]
+        gate, b1, _ = self._own(m, reads[None])
+        terms = np.einsum("rd,rdh->rh", self.embeddings[reads[columns]], self.w1[columns]) * gate[0, columns, None]
+        x = terms.sum(0) + b1[0]
         sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         slope = sigmoid * (1.0 + x * (1.0 - sigmoid))
         back = (self.w2_shared + self.w2[m]) @ self.output[token]
         return {READS[c]: float(v) for c, v in zip(columns, terms @ (slope * back), strict=True)}
 
     def own_parameters(self, m: int) -> int:
-        """Trained numbers that belong to network m alone."""
+        """Trained numbers that belong to network m alone, its specialists left aside."""
         return int(self.declared[m].sum()) + sum(getattr(self, name)[m].size for name in OWN[1:])
+
+    @property
+    def special_parameters(self) -> int:
+        """Trained numbers of all specialists."""
+        declared = int(self.declared[self.special_net].sum())
+        return declared + self.special_b1.size + self.special_b2.size
 
     @property
     def shared_parameters(self) -> dict[str, int]:
@@ -126,7 +164,8 @@ class Nets:
     @property
     def parameters(self) -> int:
         """All trained numbers."""
-        return sum(self.own_parameters(m) for m in range(len(self.concepts))) + sum(self.shared_parameters.values())
+        own = sum(self.own_parameters(m) for m in range(len(self.concepts)))
+        return own + self.special_parameters + sum(self.shared_parameters.values())
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; the concepts' names are in it."""
@@ -177,6 +216,7 @@ class NetTrainer:
         vocab_size: int,
         shape: NetShape,
         seed: int = 0,
+        split: Split | None = None,
     ) -> None:
         import torch
 
@@ -184,6 +224,8 @@ class NetTrainer:
 
         self.concepts, self.declared, self.examples = tuple(concepts), declared, examples
         self.vocab_size, self.shape, self.seed = vocab_size, shape, seed
+        self.split = split or Split.none(len(self.concepts))
+        n_special = len(self.split.net)
         self.rows_per_step = shape.batch_rows
         self._fraction = 0.0
         n_modules, n_reads = declared.shape
@@ -209,6 +251,10 @@ class NetTrainer:
             torch.zeros(n_modules, shape.hidden, shape.d_out),
             torch.zeros(n_modules, shape.d_out),
         ]
+        # One more, of zeros and never trained, stands for positions without a specialist.
+        self._special = (
+            [torch.zeros(n_special + 1, size) for size in (n_reads, shape.hidden, shape.d_out)] if n_special else []
+        )
         self._shared = [
             embeddings,
             normal(n_reads * shape.d_in, shape.hidden, std=fan_in**-0.5),
@@ -218,6 +264,7 @@ class NetTrainer:
         ]
         self._rule = kernels.AdamRule(beta1=0.9, beta2=shape.beta2, eps=1e-8)
         self._gate_state, self._own_state = kernels.AdamState.of(self._own[:1]), kernels.AdamState.of(self._own[1:])
+        self._special_state = kernels.AdamState.of(self._special) if n_special else None
         self._shared_states = [kernels.AdamState.of([p[None]]) for p in self._shared]
         self._declared = torch.from_numpy(declared)
 
@@ -243,14 +290,21 @@ class NetTrainer:
         module = torch.from_numpy(self.examples.module[rows].astype(np.int64))
         targets = torch.from_numpy(self.examples.targets[rows].astype(np.int64))
         reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))
+        found = self.split.at(self.examples.module[rows].astype(np.int64), self.examples.reads[rows])
+        specialist = torch.from_numpy(np.where(found < 0, len(self.split.net), found))
         reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
-        leaves = [p.requires_grad_() for p in (*self._own, *self._shared)]
-        gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias = leaves
+        leaves = [p.requires_grad_() for p in (*self._own, *self._shared, *self._special)]
+        gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias, *special = leaves
         plan = kernels.route(module, n_modules=len(self.concepts))
+        gates, biases = gate[module], b1[module]
+        if special:
+            gates, biases = gates + special[0][specialist], biases + special[1][specialist]
         with kernels.bfloat16_products():
-            x = torch.nn.functional.embedding(reads, embeddings) * gate[module][:, :, None]
-            h = torch.nn.functional.silu(x.flatten(1) @ w1 + b1[module])
+            x = torch.nn.functional.embedding(reads, embeddings) * gates[:, :, None]
+            h = torch.nn.functional.silu(x.flatten(1) @ w1 + biases)
             y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
+            if special:
+                y = y + special[2][specialist]
             loss = kernels.ragged_softmax_xent(
                 y, targets, output, bias, self.vocabulary, self.answers(rows), precision="bfloat16"
             ).mean()
@@ -265,14 +319,26 @@ class NetTrainer:
             kernels.adam_step_(
                 self._own[part], list(grads[part]), state, rate * share, active=plan.touched, rule=self._rule
             )
-        for p, grad, state in zip(self._shared, grads[n_own:], self._shared_states, strict=True):
+        shared_grads, special_grads = grads[n_own : n_own + len(SHARED)], grads[n_own + len(SHARED) :]
+        for p, grad, state in zip(self._shared, shared_grads, self._shared_states, strict=True):
             kernels.adam_step_([p[None]], [grad[None]], state, rate, rule=self._rule)
+        if self._special_state is not None:
+            active = torch.zeros(len(self._special[0]), dtype=torch.bool)
+            active[specialist] = True
+            active[-1] = False
+            kernels.adam_step_(
+                self._special, list(special_grads), self._special_state, rate * self.shape.own_rate, active=active,
+                rule=self._rule,
+            )  # fmt: skip
         return float(loss.detach())
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {f"own_{k}": p for k, p in enumerate(self._own)}
         named |= {f"shared_{k}": p for k, p in enumerate(self._shared)}
+        named |= {f"special_{k}": p for k, p in enumerate(self._special)}
         states = [("gate", self._gate_state), ("own", self._own_state)]
+        if self._special_state is not None:
+            states.append(("special_moments", self._special_state))
         states += [(f"shared_{k}", state) for k, state in enumerate(self._shared_states)]
         for label, state in states:
             named |= {f"{label}_first_{k}": t for k, t in enumerate(state.first)}
@@ -295,9 +361,14 @@ class NetTrainer:
         """The networks as they are now."""
         own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
         own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
+        net = self.split.net
+        sizes = (len(READS), self.shape.hidden, self.shape.d_out)
+        special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
+        special[0] = np.where(self.declared[net], special[0], np.float32(0))
         embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
-            output=output, bias=bias, **own,
+            output=output, bias=bias, **own, split=self.split.column, special_net=net,
+            special_value=self.split.value, **dict(zip(SPECIAL, special, strict=True)),
         )  # fmt: skip

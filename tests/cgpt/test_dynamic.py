@@ -134,8 +134,10 @@ def test_the_monolith_learns_within_a_project_and_forgets_at_its_end(tmp_path: P
 
 
 def test_the_command_prints_the_setting(model_folder: Path, tmp_path: Path):
-    for k, file in enumerate(unseen_files()[:2]):
-        (tmp_path / f"f{k}.py").write_bytes(file.data)
+    (tmp_path / "package").mkdir()
+    data = unseen_files()[0].data
+    for k in range(2):
+        (tmp_path / "package" / f"f{k}.py").write_bytes(data + b"# version %d\n" % k)
     figures = {}
     for setting in ("static", "dynamic"):
         run = CliRunner().invoke(cgpt, ["score", str(model_folder), str(tmp_path), "--setting", setting, "--json"])
