@@ -165,7 +165,7 @@ class _Plan:
             return [*jobs, self._monolith_job(), self._model_job(("tokenizer", "monolith"))]
         index = Job(
             "index", {"code": code_hash("cgpt.index")}, self.run_index, ("tokens",),
-            reserve_seconds=4 + 0.5 * self.size_mb,
+            reserve_seconds=3 + 0.15 * self.size_mb,
         )  # fmt: skip
         spec = self._net_spec() if self.cut.nets else {}
         mixer = Job(
@@ -173,7 +173,7 @@ class _Plan:
             {"code": code_hash("cgpt.fit_mixer", *_MIXER_CODE),
              "router": sha256_file(self.recipe.router), "owner": self._owner()},
             self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
-            reserve_seconds=12 + 0.4 * self.size_mb,
+            reserve_seconds=10 + 0.2 * self.size_mb,
         )  # fmt: skip
         jobs.append(index)
         if self.cut.nets:

@@ -224,8 +224,8 @@ class NetTrainer:
 
         self.concepts, self.declared, self.examples = tuple(concepts), declared, examples
         self.vocab_size, self.shape, self.seed = vocab_size, shape, seed
-        self.split = split or Split.none(len(self.concepts))
-        n_special = len(self.split.net)
+        self.grown = split or Split.none(len(self.concepts))
+        n_special = len(self.grown.net)
         self.rows_per_step = shape.batch_rows
         self._fraction = 0.0
         n_modules, n_reads = declared.shape
@@ -290,8 +290,8 @@ class NetTrainer:
         module = torch.from_numpy(self.examples.module[rows].astype(np.int64))
         targets = torch.from_numpy(self.examples.targets[rows].astype(np.int64))
         reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))
-        found = self.split.at(self.examples.module[rows].astype(np.int64), self.examples.reads[rows])
-        specialist = torch.from_numpy(np.where(found < 0, len(self.split.net), found))
+        found = self.grown.at(self.examples.module[rows].astype(np.int64), self.examples.reads[rows])
+        specialist = torch.from_numpy(np.where(found < 0, len(self.grown.net), found))
         reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
         leaves = [p.requires_grad_() for p in (*self._own, *self._shared, *self._special)]
         gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias, *special = leaves
@@ -361,7 +361,7 @@ class NetTrainer:
         """The networks as they are now."""
         own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
         own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
-        net = self.split.net
+        net = self.grown.net
         sizes = (len(READS), self.shape.hidden, self.shape.d_out)
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
         special[0] = np.where(self.declared[net], special[0], np.float32(0))
@@ -369,6 +369,6 @@ class NetTrainer:
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
-            output=output, bias=bias, **own, split=self.split.column, special_net=net,
-            special_value=self.split.value, **dict(zip(SPECIAL, special, strict=True)),
+            output=output, bias=bias, **own, split=self.grown.column, special_net=net,
+            special_value=self.grown.value, **dict(zip(SPECIAL, special, strict=True)),
         )  # fmt: skip

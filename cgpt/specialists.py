@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 100
 """A value gets a specialist where at least this many training positions have it."""
-MAX_SPECIALISTS = 4000
+MAX_SPECIALISTS = 6000
 _COUNTED, _ASKED = 60_000, 30_000
 """Positions of a concept that are counted, and others that the counts are judged on."""
 _PARENT = 20.0
