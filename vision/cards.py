@@ -14,24 +14,35 @@ from vision.explain_page import data_url, heat, render
 from vision.model import Constructed
 from vision.nodes import Node, NodeBank
 from vision.plain import PlainNode
+from vision.visualise import STEPS, visualise
 
 MOST, LEAST = 8, 4
 
 
 def render_cards(
-    model: Constructed, images: ImageSet, fidelity: Mapping[str, Any] | None = None, *, title: str = "Node cards"
+    model: Constructed,
+    images: ImageSet,
+    fidelity: Mapping[str, Any] | None = None,
+    *,
+    title: str = "Node cards",
+    made_by_steps: int = STEPS,
 ) -> str:
     """Return the page: for each node what it fires on most and least, its mean heat map, what it reads, its figures.
 
     Args:
         images: photographs that the nodes did not learn from.
         fidelity: what `vision.fidelity` wrote, where there is one.
+        made_by_steps: steps of the picture made for each node (see `vision.visualise`); 0 makes none.
     """
     maps = np.concatenate([primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)])
     scores = model.bank.scores(maps)
+    made = visualise(model.bank.nodes, steps=made_by_steps) if made_by_steps else None
     cards = []
     for i, node in enumerate(model.bank.nodes):
         cards.append(_card(model, images, node, scores[:, i], maps, (fidelity or {}).get("nodes", {}).get(node.name)))
+        if made is not None:
+            score = float(model.bank.scores(primitives(made[i : i + 1]))[0, i])
+            cards[-1] |= {"made": data_url(made[i]), "made_score": f"{score:.2f}"}
     weight = {
         node.name: sum(abs(rule.influence.get(node.name, 0.0)) for rule in model.rules.rules)
         for node in model.bank.nodes
