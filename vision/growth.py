@@ -8,7 +8,7 @@ together, and, for those who have no other classes, a monolith that learns from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ontology.environment import threads
 from ontology.fit import Budget, Job, JobContext, fit, train
 from ontology.io import read_json, write_json
+from ontology.stats import paired_difference, paired_ratio
 from ontology.store import code_hash
 from vision.build import _NODE_CODE, Plan, Recipe, _Rows
 from vision.data import ImageSet
@@ -121,7 +122,9 @@ class GrowthPlan:
                 rows[label] = self.figures(log_odds(net.values(self.validation.pixels))) | {
                     "parameters": net.parameters
                 }
-        write_json(context.folder / "growth.json", {"rows": rows, "new_class": self.plan.recipe.classes[-1]})
+        own = [int(c) for c in self.target[self.target >= 0]]
+        made = [{"label": label, **row} for label, row in rows.items()]
+        write_json(context.folder / "growth.json", {"rows": made, "target": own})
 
     def by_rule(self, twins: Twins) -> dict[str, dict[str, Any]]:
         """All that rules reach, with nodes that saw all, all but one, or none of the classes."""
@@ -164,23 +167,62 @@ class GrowthPlan:
         """Figures of class scores of the validation photographs."""
         classes = self.plan.recipe.classes
         found = class_figures(values, self.target, self.validation.labels, classes)
+        own = self.target >= 0
+        right = values[own].argmax(1) == self.target[own]
         row = {key: found[key] for key in ("accuracy", "macro_f1", "balanced_one_vs_rest", "photographs")}
-        return row | {"new_class_recall": found["per_class"][classes[-1]]["recall"]}
+        return row | {
+            "new_class_recall": found["per_class"][classes[-1]]["recall"],
+            "right": right.astype(int).tolist(),
+        }
 
 
 def growth(study: Study) -> dict[str, list[dict[str, Any]]]:
     """New classes by rule alone, and few photographs of each, against retraining and against the monolith."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+    results = []
     for seed, classes in study.draws:
         plan = GrowthPlan(Plan(study.images, study.library, Recipe(classes=classes, seed=seed)), study.validation)
         jobs = plan.jobs()
         budget = _for_each(study.budget, jobs)
         out = study.out / f"growth-{seed}"
         fit(jobs, out, study.store, budget, study.progress)
-        made: Mapping[str, Any] = read_json(out / "growth.json")["rows"]
-        for label, row in made.items():
-            rows.setdefault(label, []).append(dict(row))
+        results.append(read_json(out / "growth.json"))
+    rows, difference = collect(results)
+    shown = [label.removeprefix("rules alone, ") for label in rows if label.startswith("rules alone, ")]
+    pairs = [("all classes new, rules alone", "retrained"), ("one new class, its rule added", "retrained")]
+    for n in shown:
+        pairs += [(f"rules alone, {n}", f"monolith, {n}"), (f"rules alone, {n}", f"monolith, {n} and no other class")]
+    study.differences = [difference(a, b) for a, b in pairs if a in rows and b in rows]
     return rows
+
+
+def collect(
+    results: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, list[dict[str, Any]]], Callable[[str, str], dict[str, Any]]]:
+    """The rows of several draws by label, and a function that compares two of them, photograph by photograph.
+
+    Args:
+        results: for each draw `rows`, each with its `label` and whether each photograph was `right`, and `target`.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    right: dict[str, list[int]] = {}
+    for made in results:
+        for row in made["rows"]:
+            kept = {key: value for key, value in row.items() if key not in ("label", "right")}
+            rows.setdefault(row["label"], []).append(kept)
+            right.setdefault(row["label"], []).extend(row["right"])
+    classes = [f"{draw} {c}" for draw, made in enumerate(results) for c in made["target"]]
+
+    def difference(a: str, b: str) -> dict[str, Any]:
+        one = [1.0] * len(classes)
+        found = paired_difference(right[a], right[b], one, None, classes)
+        share = paired_ratio(right[a], right[b], one, None, classes) if sum(right[a]) * sum(right[b]) else None
+        known = lambda value: float(value) if np.isfinite(value) else None  # noqa: E731
+        return {
+            "a": a, "b": b, **found.as_dict("difference"), "p_value": known(found.p_value),
+            "minimum_detectable": known(found.minimum_detectable), **(share.as_dict("ratio") if share else {}),
+        }  # fmt: skip
+
+    return rows, difference
 
 
 def _for_each(budget: Budget, jobs: Sequence[Job]) -> Budget:

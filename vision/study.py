@@ -36,6 +36,9 @@ class Study:
 
     Args:
         draws: seeds of classes; each figure is given for every one.
+
+    Attributes:
+        differences: a study may leave comparisons of two of its rows here, photograph by photograph.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Study:
         self.library: Library = find_library(data, self.images, None)
         self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
         self.store = Store(out / ".store")
+        self.differences: list[dict[str, Any]] = []
 
     def model(self, name: str, recipe: Recipe, images: ImageSet | None = None) -> Constructed | RootModel:
         """Build (or find) one model and open it."""
@@ -149,7 +153,8 @@ def run_study(
     rows = STUDIES[which](study)
     made = {
         "format": FORMAT, "study": which, "data": Path(data).name, "steps": budget.steps, "minutes": budget.minutes,
-        "draws": {str(seed): list(names) for seed, names in study.draws}, "rows": rows, "environment": describe(),
+        "draws": {str(seed): list(names) for seed, names in study.draws}, "rows": rows, "order": list(rows),
+        "differences": study.differences, "environment": describe(),
     }  # fmt: skip
     write_json(out / "study.json", made)
     write_text(out / "study.md", table(read_json(out / "study.json")))
@@ -169,7 +174,8 @@ def table(made: dict[str, Any]) -> str:
         + " |",
         "| --- |" + " ---: |" * (len(keys) + 2),
     ]
-    for name, rows in made["rows"].items():
+    for name in made.get("order", made["rows"]):
+        rows = made["rows"][name]
         right = np.concatenate(
             [np.repeat([1.0, 0.0], [round(r["accuracy"] * r["photographs"]),
                                     r["photographs"] - round(r["accuracy"] * r["photographs"])]) for r in rows]
@@ -183,4 +189,18 @@ def table(made: dict[str, Any]) -> str:
                 "" if not known else f"{np.mean(known):,.0f}" if key == "parameters" else f"{np.mean(known):.3f}"
             )
         lines.append("| " + " | ".join(cells) + " |")
+    for d in made.get("differences", ()):
+        lines += ["", _difference(d)]
     return "\n".join(lines) + "\n"
+
+
+def _difference(d: dict[str, Any]) -> str:
+    """One comparison in words; an interval, ratio or p-value that does not exist is left out."""
+    text = f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points"
+    if d["difference_low"] is not None and d["difference_high"] is not None:
+        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling classes)"
+    if d.get("ratio_low") is not None and d.get("ratio_high") is not None:
+        text += f", {d['ratio']:.2f} times as much ({d['ratio_low']:.2f} to {d['ratio_high']:.2f})"
+    if d["p_value"] is not None and d["minimum_detectable"] is not None:
+        text += f", p {d['p_value']:.3f}; smallest difference that would be found {100 * d['minimum_detectable']:.1f}"
+    return text + "."

@@ -29,7 +29,7 @@ from ontology.store import code_hash
 from vision import fidelity_metrics as fm
 from vision.build import _NODE_CODE, Plan, Recipe
 from vision.data import ImageSet
-from vision.growth import _for_each
+from vision.growth import _for_each, collect
 from vision.rules import accuracy, fit_rules
 from vision.train_nodes import NodePlan, NodeTrainer
 from vision.twins import load_twins, train_twins, twin_spec, usable, without
@@ -171,8 +171,9 @@ class TogetherPlan:
     def run_judge(self, context: JobContext) -> None:
         """Take the figures of each way."""
         with context.progress.task("together"):
-            rows = {way: self.judge(way, context) for way in WAYS}
-        write_json(context.folder / "together.json", {"rows": rows})
+            rows = [{"label": way, **self.judge(way, context)} for way in WAYS]
+        own = [int(c) for c in self.target[self.target >= 0]]
+        write_json(context.folder / "together.json", {"rows": rows, "target": own})
 
     def judge(self, way: Way, context: JobContext) -> dict[str, Any]:
         """The figures of one way."""
@@ -181,9 +182,11 @@ class TogetherPlan:
         held = plan.labels[plan.held]
         rules = fit_rules(runs["a"].scores(self.names, "a", "held"), held, plan.own, self.table[plan.own], self.names,
                           plan.recipe.classes, max_terms=plan.recipe.max_terms)  # fmt: skip
+        target = self.target[own]
         first, other = (runs[run].scores(self.names, run, "validation")[own] for run in ("a", "b"))
         mixed = np.where(np.arange(len(self.names)) % 2 == 0, first, other)
-        right = [accuracy(rules.values(scores, self.names), self.target[own]) for scores in (first, other, mixed)]
+        values = [rules.values(scores, self.names) for scores in (first, other, mixed)]
+        right = [accuracy(found, target) for found in values]
         polarity = [
             fm.polarity(runs["a"].evidence(name, "a", "validation"), self.labels, self.table[:, i])
             for i, name in enumerate(self.names)
@@ -199,6 +202,7 @@ class TogetherPlan:
         passed = benjamini_hochberg([m.p_value for m in known])[0] if known else np.zeros(0)
         return {
             "accuracy": right[0], "photographs": int(own.sum()),
+            "right": (values[0].argmax(1) == target).astype(int).tolist(),
             "swap_drop": right[0] - right[1], "mixed_drop": right[0] - right[2],
             "concept_auroc": float(np.nanmean(polarity)), "right_polarity": float(np.mean(np.array(polarity) > 0.5)),
             "left_out": inverted, "transfer_auroc": float(np.mean([m.auroc for m in known])) if known else None,
@@ -227,7 +231,7 @@ def together(study: Study) -> dict[str, list[dict[str, Any]]]:
     """Nodes trained apart, together through a fixed composition, or both."""
     from vision.fidelity import find_masks
 
-    rows: dict[str, list[dict[str, Any]]] = {}
+    results = []
     masks = find_masks(study.data, study.validation)
     for seed, classes in study.draws:
         made = TogetherPlan(
@@ -236,6 +240,7 @@ def together(study: Study) -> dict[str, list[dict[str, Any]]]:
         jobs: Sequence[Job] = made.jobs()
         out = study.out / f"together-{seed}"
         fit(jobs, out, study.store, _for_each(study.budget, jobs), study.progress)
-        for way, row in read_json(out / "together.json")["rows"].items():
-            rows.setdefault(way, []).append(dict(row))
+        results.append(read_json(out / "together.json"))
+    rows, difference = collect(results)
+    study.differences = [difference("together", "apart"), difference("both", "apart")]
     return rows

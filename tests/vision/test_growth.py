@@ -12,14 +12,15 @@ from click.testing import CliRunner
 from tests.vision.small import CLASSES, SmallWorld
 from vision.build import Plan, Recipe
 from vision.cli import vision
-from vision.growth import GrowthPlan
+from vision.growth import GrowthPlan, collect
+from vision.study import _difference
 from vision.twins import Twins
 
 
 @pytest.fixture(scope="module")
 def growth_plan(world: SmallWorld) -> GrowthPlan:
     plan = Plan(world.train, world.library, Recipe(classes=CLASSES, hidden=(8, 12)))
-    return GrowthPlan(plan, world.validation, shots=(2, 5, 100))
+    return GrowthPlan(plan, world.validation, shots=(5, 100))
 
 
 def made_up(plan: GrowthPlan, knows: dict[str, float]) -> Twins:
@@ -47,7 +48,7 @@ def test_twins_never_learn_from_what_is_new_to_them(growth_plan: GrowthPlan):
         assert np.array_equal(twin.truth[rest], growth_plan.plan.truth[name][rest])
     # Shown photographs are of the own classes, equally many, and none of those that rules are fitted on otherwise.
     labels = growth_plan.plan.labels
-    assert growth_plan.shots == [2, 5, 13]
+    assert growth_plan.shots == [5, 13]
     for n, rows in growth_plan.first.items():
         assert np.bincount(labels[rows]).tolist().count(n) == len(own) and len(rows) == n * len(own)
         assert not set(rows.tolist()) & set(growth_plan.plan.held.tolist())
@@ -77,4 +78,24 @@ def test_the_study_runs_and_resumes(world: SmallWorld, tmp_path: Path, monkeypat
     assert all(row["photographs"] == 15 and 0 <= row["accuracy"] <= 1 for found in rows.values() for row in found)
     again = CliRunner().invoke(vision, arguments)
     assert json.loads(again.stdout)["rows"] == rows and "in the store already" in again.stderr
-    assert "| retrained |" in (tmp_path / "g" / "study.md").read_text()
+    text = (tmp_path / "g" / "study.md").read_text()
+    assert text.index("| retrained |") < text.index("| rules alone, 5 shown |") < text.index("| monolith, 5 shown |")
+    assert "rules alone, 5 shown - monolith, 5 shown: " in text
+    by_pair = {(d["a"], d["b"]): d for d in json.loads(done.stdout)["differences"]}
+    pair = by_pair["all classes new, rules alone", "retrained"]
+    accuracies = [rows[name][0]["accuracy"] for name in ("all classes new, rules alone", "retrained")]
+    assert pair["difference"] == pytest.approx(accuracies[0] - accuracies[1])
+
+
+def test_comparisons_are_made_photograph_by_photograph_over_all_draws():
+    target = [0, 0, 1, 1, 2, 2, 3, 3]
+    draws = [
+        {"target": target, "rows": [{"label": "a", "right": [1] * 8}, {"label": "b", "right": [1, 0] * 4}]},
+        {"target": target, "rows": [{"label": "a", "right": [1] * 8}, {"label": "b", "right": [0, 1] * 4}]},
+    ]
+    rows, difference = collect(draws)
+    assert {label: len(found) for label, found in rows.items()} == {"a": 2, "b": 2}
+    found = difference("a", "b")
+    assert found["difference"] == 0.5 and found["ratio"] == 2.0
+    nothing = difference("b", "b")
+    assert nothing["difference"] == 0 and "0.0 points" in _difference(nothing)
