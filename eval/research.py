@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.page import asset, escape, fill
+from eval import decomposition as raw_curves
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
 from eval.curves import control_words, curve_plot, decomposition, scale_plots, scaling
@@ -122,6 +123,7 @@ def make_post(results: Path) -> Post:
         post.figure(f"board_{len(post.blocks)}", _bars(chosen), f"Bits per byte, {board}; lower is better.")
         post.bullets(_comparisons(chosen, results))
     _other_tasks(post, results)
+    _raw_curves(post, results)
     _curves(post, results)
     post.heading("Negative results")
     post.bullets(_negative(rows, results) or ["None found in these results, which is not the same as none."])
@@ -130,7 +132,8 @@ def make_post(results: Path) -> Post:
     post.heading("Threats to validity")
     post.bullets(THREATS)
     post.heading("Commands")
-    for command in dict.fromkeys(row.command for row in rows):
+    commands = [row.command for row in rows] + [raw["command"] for _, raw in _raw_files(results)]
+    for command in dict.fromkeys(commands):
         post.text(f"`{command}`")
     return post
 
@@ -223,6 +226,57 @@ def _other_tasks(post: Post, results: Path) -> None:
         )
 
 
+def _raw_files(results: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Raw results of decomposition curves: (path within the folder, content)."""
+    found = [(path.relative_to(results).as_posix(), read_json(path)) for path in sorted(results.rglob("*.json"))]
+    return [(name, raw) for name, raw in found if raw_curves.is_raw(raw)]
+
+
+def _raw_curves(post: Post, results: Path) -> None:
+    """The decomposition curves that `eval curve-code` and `eval curve-images` measured."""
+    for name, raw in _raw_files(results):
+        found = raw_curves.lines(raw)
+        if not found:
+            continue
+        post.heading(f"Decomposition: {raw['track']}")
+        for text in raw["method"]:
+            post.text(text)
+        post.figure(f"{Path(name).stem}_{len(post.blocks)}", raw_curves.figure(found), "Each cut, with its interval.")
+        post.bullets([f"{line.words} ({_link(name)})" for line in found])
+        post.bullets(
+            [f"{raw_curves.control_words(line, step)} ({_link(name)})" for line in found
+             for step in (*line.in_all, *line.controls)]
+        )  # fmt: skip
+        cuts = dict.fromkeys(cut for line in found for cut in (*line.points, *line.control_points))
+        rows = []
+        for cut in cuts:
+            points = [line.points.get(cut) or line.control_points.get(cut) for line in found]
+            cells = ["–" if one is None else raw_curves.shown(found[0].metric, one) for one in points]
+            rows.append([cut, raw["words"].get(cut, ""), *cells, _link(name)])
+        post.table(["Cut", "What it is", *(line.name for line in found), "Raw results"], rows)
+        post.bullets([f"Not equal or missing: {text}." for text in raw_curves.warnings(raw)])
+
+
+def _lost_steps(results: Path) -> list[str]:
+    """What cutting finer costs, and controls that do no worse than what is meant."""
+    said = []
+    for name, raw in _raw_files(results):
+        for line in raw_curves.lines(raw):
+            said += [
+                f"{raw['track']}, {line.name}: cutting from {step.upper} to {step.lower} loses "
+                f"{raw_curves.shown(line.metric, step.loss)} {line.metric.name} ({_link(name)})."
+                for step in line.steps
+                if step.told and step.loss.estimate > 0
+            ]
+            said += [
+                f"{raw['track']}, {line.name}: the control {step.lower} is not told from {step.upper}, or better: "
+                f"{raw_curves.shown(line.metric, step.loss)} {line.metric.name} ({_link(name)})."
+                for step in line.controls
+                if not (step.told and step.loss.estimate > 0)
+            ]
+    return said
+
+
 def _curves(post: Post, results: Path) -> None:
     """The decomposition curve of each folder that has several cuts, and power laws where there are several sizes."""
     for folder in sorted({path.parent.parent for path in results.rglob("bits.parquet")}):
@@ -252,7 +306,7 @@ def _curves(post: Post, results: Path) -> None:
 
 
 def _negative(rows: Sequence[Entry], results: Path) -> list[str]:
-    said = []
+    said = _lost_steps(results)
     for board in _boards(rows):
         chosen = [row for row in rows if row.board == board]
         ours = [row for row in chosen if row.kind == "constructed"]

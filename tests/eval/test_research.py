@@ -13,10 +13,11 @@ from eval.cli import eval_
 from eval.research import make_post, to_html, to_markdown, write_post
 from eval.tasks.pairs import PAIRS
 from eval.tasks.replay import REPLAY
-from ontology.io import read_json
+from ontology.io import read_json, write_json
 from ontology.main import run as run_command
 from tests.browser import DESKTOP, PHONE, Browser, browser  # noqa: F401
 from tests.eval.results import bits_rows, make_results
+from tests.eval.test_decomposition import make_raw
 from tests.support import ROOT
 
 
@@ -33,6 +34,7 @@ def results(tmp_path: Path) -> Path:
     make_results(folder / "pair", "ours", [{**one, "part": part, **values} for part in ("", "bracket")], task=PAIRS)
     replayed = {"replayed": 99.0, "positions": 100.0, "largest_difference": 0.1, "files": 1.0}
     make_results(folder / "pair", "ours", [{**one, "part": "", **replayed}], task=REPLAY)
+    write_json(folder / "code_curve.json", make_raw())
     return folder
 
 
@@ -54,7 +56,7 @@ def test_every_table_row_and_claim_links_to_a_file_that_is_there(results: Path) 
     links = re.findall(r"\]\((results/[^)]+)\)", text)
     assert len(links) > 10 and all((results.parent / link).exists() for link in links)
     for line in text.partition("## Results")[2].partition("## Negative")[0].splitlines():
-        if line.startswith("|") and not line.startswith(("| Model", "| ---")):
+        if line.startswith("|") and not line.startswith(("| Model", "| Cut", "| ---")):
             assert "(results/" in line, line
     for figure in re.findall(r"\((figures/[^)]+)\)", text):
         ET.parse(results.parent / figure)
@@ -79,6 +81,12 @@ def test_sections_are_all_there(results: Path) -> None:
         assert f"\n## {heading}\n" in text
     assert "constructible eval quickstart --minutes 3" in text
     assert "Decomposition: pair" in text, "two cuts are a curve"
+    curve = text.partition("## Decomposition: code")[2].partition("\n## ")[0]
+    assert "the largest loss is from few to all" in curve and "random against all" in curve
+    assert curve.count("[code_curve.json](results/code_curve.json)") > 8 and "figures/code_curve_" in curve
+    negative = text.partition("## Negative results")[2].partition("## Limitations")[0]
+    assert "cutting from few to all loses" in negative and "the control" not in negative
+    assert "`constructible eval curve-code`" in text
 
 
 def test_names_cannot_break_out_of_the_page(results: Path) -> None:
