@@ -190,7 +190,7 @@ def track(
 
 
 @click.command()
-@click.argument("which", type=click.Choice(["pooling", "cuts", "controls", "growth", "together"]))
+@click.argument("which", type=click.Choice(["pooling", "cuts", "controls", "growth", "together", "heads"]))
 @click.argument("data")
 @click.option("--out", required=True, type=_FOLDER)
 @click.option("--classes", default="random:5", show_default=True)
@@ -202,7 +202,8 @@ def study(
     which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, as_json: bool
 ) -> None:  # fmt: skip
     """Settle a question by measurement: pooling, cuts, controls, growth (new classes by rule alone, few photographs),
-    together (nodes trained through a fixed composition, or apart). The same command again resumes."""
+    together (nodes trained through a fixed composition, or apart), heads (what sits on top of the nodes). The same
+    command again resumes."""
     from ontology.errors import UsageError
     from ontology.fit import Budget
     from ontology.progress import Progress

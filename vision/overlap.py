@@ -155,6 +155,6 @@ def _alike(scores: Floats, names: Sequence[str]) -> tuple[tuple[str, str, float]
     x = scores - scores.mean(0)
     size = np.sqrt((x**2).sum(0))
     both = (x.T @ x) / np.maximum(np.outer(size, size), 1e-12)
-    found = [(names[i], names[j], float(both[i, j])) for i, j in zip(*np.triu_indices(len(names), 1), strict=True)
-             if both[i, j] > 0.95]  # fmt: skip
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if both[i, j] > 0.95]
+    found = [(names[i], names[j], float(both[i, j])) for i, j in pairs]
     return tuple(sorted(found, key=lambda item: -item[2]))

@@ -116,7 +116,7 @@ class PlainNode:
         out = np.zeros((len(primitives), GRID, GRID), dtype=np.float32)
         for name, weight in self.coefficients.items():
             channel, where = name.rsplit("_", 1)
-            cells = primitives[:, CHANNELS.index(channel)].astype(np.float32) / 255
+            cells = primitives[:, CHANNELS.index(channel)].astype(np.float32) / np.float32(255)
             out += np.float32(weight) * cells * _share(cells, where)
         return out
 
@@ -244,7 +244,7 @@ def _select(
             break
         chosen.append(best)
     places = np.array(chosen, dtype=np.int64)
-    return places, np.linalg.solve(gram[np.ix_(places, places)], with_y[places])
+    return places, np.asarray(np.linalg.solve(gram[np.ix_(places, places)], with_y[places]), dtype=np.float64)
 
 
 def _text(question: str, places: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> str:
@@ -256,7 +256,7 @@ def _text(question: str, places: npt.NDArray[np.int64], weights: npt.NDArray[np.
     return "\n".join([*lines, "    return score" if len(places) else "    return 0"]) + "\n"
 
 
-def _share(cells: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.float32]:
+def _share(cells: npt.NDArray[np.floating[Any]], where: str) -> npt.NDArray[np.floating[Any]]:
     """By how much each cell counts in a reading, float32 [n, 16, 16], 1 on average."""
     out = np.ones_like(cells)
     if where == "middle":

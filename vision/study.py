@@ -23,6 +23,7 @@ from vision.data import ImageSet, list_classes, read_images
 from vision.fidelity import find_masks
 from vision.fidelity_metrics import energy, pointing
 from vision.growth import growth
+from vision.heads import heads
 from vision.model import Constructed, RootModel, load
 from vision.nodes import POOLINGS, NodeBank
 from vision.score import score
@@ -130,6 +131,7 @@ def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 STUDIES: dict[str, Callable[[Study], dict[str, list[dict[str, Any]]]]] = {
     "pooling": pooling, "cuts": cuts, "controls": controls, "growth": growth, "together": together,
+    "heads": heads,
 }  # fmt: skip
 
 
@@ -165,7 +167,8 @@ def table(made: dict[str, Any]) -> str:
     """The figures as Markdown: means over draws, with an interval of the accuracy over all photographs and draws."""
     keys = [
         "macro_f1", "balanced_one_vs_rest", "new_class_recall", "share_of_retrained", "swap_drop", "mixed_drop",
-        "concept_auroc", "right_polarity", "transfer_auroc", "transferring", "pointing", "energy_inside", "parameters",
+        "against_table", "like_the_rules", "concept_auroc", "right_polarity", "transfer_auroc", "transferring",
+        "pointing", "energy_inside", "parameters",
     ]  # fmt: skip
     keys = [key for key in keys if any(key in row and row[key] is not None for r in made["rows"].values() for row in r)]
     lines = [

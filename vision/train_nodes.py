@@ -19,7 +19,7 @@ from vision.plain import PlainNode
 BATCH = 96
 WEIGHT_DECAY = 0.02
 LEARNING_RATE = 2e-2
-AnyNode = TypeVar("AnyNode", Node, PlainNode)
+AnyNode = TypeVar("AnyNode", bound=Node | PlainNode)
 
 
 @dataclass(frozen=True)

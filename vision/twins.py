@@ -70,7 +70,7 @@ def train_twins(
         keep_nodes: save the nodes themselves as well, for those who look at maps.
     """
     table = np.stack([twin.truth for twin in twins], axis=1)
-    nodes: list[Node] | list[PlainNode]
+    nodes: Sequence[Node | PlainNode]
     if plan.cut.nets:
         import torch
 
