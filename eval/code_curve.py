@@ -4,6 +4,7 @@
     few situations    a net for each group of situations
     all situations    a net for each situation
     answer kinds      situations split by the kind of the answer (`eval.answer_kinds`)
+    specialists       all situations, split by what the data show in one read (`cgpt.specialists`)
     plain             no nets
 
 All cuts have the same tokens, training positions, steps (or seconds) and, within 1 %, trained numbers: the hidden
@@ -23,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import lexer
+from cgpt import lexer, specialists
 from cgpt.baseline import Baseline, BaselineConfig, BaselineTrainer
 from cgpt.build import Recipe, build
 from cgpt.corpus import Corpus, read_corpus, sample_by_hash
-from cgpt.data import TokenizedCorpus, held_out_files, views
+from cgpt.data import TokenizedCorpus, held_out_files, training_rows, views
 from cgpt.model import HERE, ConstructedLM, load
 from cgpt.nets import Examples, Nets, NetShape, NetTrainer, declared_reads
 from cgpt.reads import N_READS, READS
@@ -52,13 +53,14 @@ WORDS = {
     "root": "one net with every read, unrouted", "few situations": "a net for each group of situations",
     "all situations": "a net for each situation",
     "answer kinds": "in each situation a net for the answer's kind and one for each kind", "plain": "no nets",
-    "specialists": "situations split by what the data show", "transformer": "a GPT with as many trained numbers",
+    "specialists": "a net for each situation, split where the data say so; those that earn nothing are taken out",
+    "transformer": "a GPT with as many trained numbers",
     "random grouping": "the situations dealt out to as many groups at random, all reads of the group",
     "random router": "as many nets under random questions, every read",
 }  # fmt: skip
 LINES = ("neural part alone", "with tables and caches")
-_SPECS = {"root": "python", "few situations": "1", "all situations": "leaves"}
-_NET_CODE = ("cgpt.nets", "cgpt.reads", "cgpt.data", "cgpt.baseline", "eval.answer_kinds")
+_SPECS = {"root": "python", "few situations": "1", "all situations": "leaves", "specialists": "leaves"}
+_NET_CODE = ("cgpt.nets", "cgpt.reads", "cgpt.data", "cgpt.baseline", "cgpt.specialists", "eval.answer_kinds")
 _SCORE_CODE = ("cgpt.mixer", "cgpt.fit_mixer", "cgpt.mixing", "cgpt.model", "cgpt.counts", "eval.joined")
 
 
@@ -182,7 +184,22 @@ class Prepared:
         made = self.arrangement(cut, seed)
         module = made.net_of[made.router.route(self.fields[rows])].astype(np.int16)
         examples = Examples(self.reads[rows], module, self.targets[rows])
-        return NetTrainer(made.names, declared_reads(made.reads), examples, self.vocab_size, shape, seed)
+        grown = self.grown if cut == "specialists" else None
+        return NetTrainer(made.names, declared_reads(made.reads), examples, self.vocab_size, shape, seed, grown)
+
+    @cached_property
+    def grown(self) -> specialists.Split:
+        """Which values of which read have a specialist."""
+        made = self.arrangement("specialists", 0)
+        examples = Examples(self.reads, made.net_of[self.situation].astype(np.int16), self.targets)
+        return specialists.grow(examples, declared_reads(made.reads), self.vocab_size)
+
+    def what_earns(self, nets: Nets) -> Nets:
+        """Without the specialists that earn nothing on the files that the mixer learns from."""
+        files, net_of = self.tokens.mixer_files(), self.arrangement("specialists", 0).net_of
+        reads, concept, targets = training_rows(self.tokens, files, self.plain.alphabet, self.plain.router)
+        earned = specialists.earnings(nets, net_of[concept], reads, targets)
+        return specialists.prune(nets, self.grown, earned)[0]
 
     @cached_property
     def wanted(self) -> int:
@@ -228,8 +245,7 @@ def run(settings: Settings, command: str, raw_path: Path, progress: Progress | N
     make_folder(settings.out)
     shared = Prepared(settings, progress)
     raw = _start(shared, command)
-    progress.note("the cut 'specialists' is left out: there are no nets here that data make")
-    names = [cut for cut in (*CUTS, *CONTROLS) if cut != "specialists" and (not settings.only or cut in settings.only)]
+    names = [cut for cut in (*CUTS, *CONTROLS) if not settings.only or cut in settings.only]
     raw["cuts"] = [cut for cut in CUTS if cut in names]
     for seed in range(settings.seeds):
         for name in names:
@@ -276,6 +292,8 @@ def _start(shared: Prepared, command: str) -> dict[str, Any]:
         "metric": {"name": "bits per byte", "better": "lower", "percent": False, "digits": 4}, "unit": "files",
         "cluster_name": "projects" if len({f.project for f in files}) >= MANY_CLUSTERS else "files",
         "seed_name": "training seeds", "cuts": list(CUTS), "words": WORDS,
+        # A refinement of all situations, not of answer kinds.
+        "also": [["all situations", "specialists"]],
         "shape": asdict(settings.shape), "wanted_parameters": shared.wanted,
         "examples": {"names": [file.path for file in files], "clusters": [file.project for file in files],
                      "sizes": [len(file.data) for file in files]},
@@ -343,15 +361,18 @@ def _train(shared: Prepared, name: str, seed: int, folder: Path) -> dict[str, An
     routed = shared.trainer(name, shape, seed)
     done = _loop(routed.set_progress, routed.step, steps, left, label, shared.progress)
     nets = routed.finish()
+    facts = {"parameters": nets.parameters, "nets": len(nets.concepts) + len(nets.special_net)}
+    if name == "specialists":
+        nets = shared.what_earns(nets)
+        facts |= {"kept": len(nets.special_net), "kept_parameters": nets.parameters}
     if isinstance(routed, KindTrainer):
         KindNets(routed.split, nets).save(folder / "nets.safetensors")
     else:
         nets.save(folder / "nets.safetensors")
-    off = abs(nets.parameters / shared.wanted - 1)
-    shared.progress.note(f"{label}: {len(nets.concepts)} nets of width {shape.hidden}, {nets.parameters:,} parameters "
+    off = abs(facts["parameters"] / shared.wanted - 1)
+    shared.progress.note(f"{label}: {facts['nets']} nets of width {shape.hidden}, {facts['parameters']:,} parameters "
                          f"({off:.2%} off)")  # fmt: skip
-    return {"parameters": nets.parameters, "nets": len(nets.concepts), "hidden": shape.hidden, "d_in": shape.d_in,
-            "steps": done, "positions": done * shape.batch_rows,
+    return {**facts, "hidden": shape.hidden, "d_in": shape.d_in, "steps": done, "positions": done * shape.batch_rows,
             "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
 
 

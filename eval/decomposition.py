@@ -6,6 +6,7 @@ over files; photographs told right by photographs over draws of classes), for ea
     format, track, command, environment, budget, data
     metric: {name, better, digits, percent}     unit: what an example is
     cuts: [name, ...] from the root down         words: {cut or control: what it is}
+    also: [[cut, finer cut], ...] steps to show besides those between neighbours and from the root
     examples: {names, clusters, sizes}           sizes: the denominators
     builds: [{cut, seed, parameters, nets, ...}]
     runs: [{line, cut, control, seed, values}]   values: the numerators; `control` "" for a cut of the curve
@@ -51,8 +52,8 @@ class Step:
 @dataclass(frozen=True)
 class Line:
     """One line of the figure: `points` by cut from the root down, `steps` between neighbours, `in_all` from the root to
-    each cut further down, `controls` against the cut they belong to, `seeds` measured, and the share of bootstrap
-    draws in which the largest step is the largest."""
+    each cut further down (and others asked for), `controls` against the cut they belong to, `seeds` measured, and the
+    share of bootstrap draws in which the largest step is the largest."""
 
     name: str
     metric: Metric
@@ -146,7 +147,9 @@ def _line(raw: Mapping[str, Any], name: str) -> Line:
         for (cut, control), table in tables.items()
         if control and (cut, "") in tables
     }
-    far = [(cuts[0], b, loss(tables[b, ""], tables[cuts[0], ""])) for b in cuts[2:]]
+    others = [(cuts[0], b) for b in cuts[2:]]
+    others += [(a, b) for a, b in raw.get("also", []) if a in cuts and b in cuts and cuts.index(b) > cuts.index(a) + 1]
+    far = [(a, b, loss(tables[b, ""], tables[a, ""])) for a, b in dict.fromkeys(others)]
     rows = [*steps, *far, *((cut, control, comparison) for control, (cut, comparison, _) in beside.items())]
     q = benjamini_hochberg([row[2].p_value for row in rows])[1] if rows else np.zeros(0)
     every = [Step(*row, float(q[i])) for i, row in enumerate(rows)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from eval.budgets import Budget, measured_budget
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, sha256_file, sha256_json
 from ontology.registry import Registry
+
+if TYPE_CHECKING:
+    from cgpt.dynamic import DynamicLM, DynamicMonolith
 
 KINDS = Registry(
     "kind of model",
@@ -58,7 +62,7 @@ class EvalModel:
         name: in tables.
         folder: where it lies.
         control: what is random about it; "" for a model that is meant.
-        abilities: of "score", "complete", "distribution", "explain", "nets", "classify".
+        abilities: of "score", "complete", "distribution", "explain", "nets", "dynamic", "classify", "replay-images".
         concepts: names that `FileScore.concept` counts through.
     """
 
@@ -123,12 +127,21 @@ class Ours(EvalModel):
         self.concepts = model.concepts
         self.control = "random router" if RANDOM_MARK in model.router.source else ""
         self.abilities = frozenset({"score", "complete", "distribution"})
+        if isinstance(model, MonolithLM) or (model.folder / "dynamic.json").is_file():
+            self.abilities |= {"dynamic"}
         if isinstance(model, ConstructedLM):
             self.abilities |= {"explain"} | ({"nets"} if model.nets is not None else set())
 
     def score_file(self, file: SourceFile) -> FileScore:
         """See EvalModel."""
         return self.model.score_file(file.data, file.path, file.project)
+
+    def learning(self) -> DynamicLM | DynamicMonolith:
+        """The model in the dynamic setting, from the state it was built in; what it learns leaves this one alone."""
+        from cgpt.dynamic import dynamic
+
+        # A monolith changes its own weights.
+        return dynamic(deepcopy(self.model) if isinstance(self.model, MonolithLM) else self.model)
 
     def complete(self, prompt: bytes, max_tokens: int, stop: bytes = b"", whole: bool = False) -> bytes:
         """See EvalModel."""
@@ -249,7 +262,7 @@ def open_nets_only(name: str, folder: Path) -> EvalModel:
     by_concept[:, NET] = 0.0
     model.mixer = replace(model.mixer, by_concept=by_concept)
     opened = Ours(name, model)
-    opened.abilities -= {"explain"}
+    opened.abilities -= {"explain", "dynamic"}
     return opened
 
 

@@ -17,6 +17,7 @@ TASKS = Registry(
         "bits": "eval.tasks.language:BITS",
         "corrupted": "eval.tasks.images:CORRUPTED",
         "deletion": "eval.tasks.faithful:DELETION",
+        "dynamic": "eval.tasks.dynamic:DYNAMIC",
         "few-shot": "eval.tasks.few_shot:FEW_SHOT",
         "image-replay": "eval.tasks.image_replay:IMAGE_REPLAY",
         "images": "eval.tasks.images:IMAGES",

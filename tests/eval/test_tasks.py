@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgpt.corpus import SourceFile
-from cgpt.score import FileScore
+from cgpt.score import FileScore, read_paths
 from eval.models import EvalModel, in_word, open_specs
 from eval.records import read_header, read_results
 from eval.runner import run
@@ -340,3 +340,31 @@ def test_a_word_that_is_over_is_not_carried_on(models: Models) -> None:
         for prompt in (b"import o", b"def f(sel", b"x = valu"):
             made = model.complete(prompt, 3, whole=True)
             assert made and not in_word(made[:1]), (name, made)
+
+
+def test_learning_as_it_goes_starts_anew_with_every_project(models: Models, tmp_path: Path) -> None:
+    """The first file costs what it costs the model as it was built; the model itself learns nothing."""
+    options = Options(str(models.unseen))
+    files = {}
+    for file in sorted(read_paths([str(models.unseen)]).files, key=lambda file: file.path):
+        files.setdefault(file.project, []).append(file)
+    for name in ("constructed", "monolith"):
+        before = [models.open(name).score_file(own[0]).bits.sum() for own in files.values()]
+        (path,) = run(
+            open_specs([str(getattr(models, name))]), load_tasks("dynamic"), options, tmp_path, progress=QUIET
+        )
+        results = read_results(path)
+        order = [results.examples.index(project) for project in files]
+        assert results.values["bytes"][order].tolist() == [sum(len(f.data) for f in own) for own in files.values()]
+        assert read_header(path)["parts"]["first file"]["bits per byte"]["value"] == pytest.approx(
+            sum(before) / sum(len(own[0].data) for own in files.values())
+        )
+        opened = models.open(name)
+        learning = opened.learning()  # type: ignore[attr-defined]
+        own = max(files.values(), key=len)
+        again = [learning.score_file(f.data, f.path, f.project).bits.sum() for f in (own[0], own[0])]
+        # One step on a transformer that knows nothing may lead anywhere.
+        assert again[1] < again[0] if name == "constructed" else again[1] != again[0]
+        assert opened.score_file(own[0]).bits.sum() == pytest.approx(again[0])
+    with pytest.raises(UsageError, match="cannot do what the task 'dynamic' needs"):
+        run(open_specs([str(models.hugging_face)]), load_tasks("dynamic"), options, tmp_path, progress=QUIET)
