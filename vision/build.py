@@ -28,7 +28,7 @@ from ontology.progress import Progress
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 from vision.bank import CHANNELS, GRID, primitives
-from vision.concepts import CUTS, Library, concept_name, to_ontology
+from vision.concepts import CUTS, SCALES, Library, concept_name, to_ontology
 from vision.data import ImageSet, require
 from vision.model import FORMAT
 from vision.nodes import NodeBank, NodeShape, Pooling
@@ -60,7 +60,7 @@ class Recipe:
     classes: tuple[str, ...]
     cut: str = "leaves"
     seed: int = 0
-    hidden: tuple[int, int] = (16, 24)
+    hidden: tuple[int, int] = (16, 16)
     pooling: Pooling = "average"
     mode: Literal["soft", "hard"] = "soft"
     max_terms: int = MAX_TERMS
@@ -191,7 +191,7 @@ class Plan:
         """The net of a member of the cut."""
         recipe = self.recipe
         if name in self.library.features:
-            return NodeShape(self.library.features[name].scale, recipe.hidden, recipe.pooling)
+            return self._leaf(name)
         below = [self.library.features[f] for f in self.ontology.names if f in self.library.features]
         target = self.leaf_parameters() / max(1, len(self.cut.concepts))
         is_class = name in {concept_name(label) for label in recipe.classes}
@@ -214,11 +214,19 @@ class Plan:
         features, table = self.library.table(self.known)
         own = [self.known.index(name) for name in recipe.classes]
         used = [f for f, column in zip(features, table.T, strict=True) if (column[own] == 1).any()]
-        return sum(NodeShape(self.library.features[f].scale, recipe.hidden).parameters for f in used)
+        return sum(self._leaf(name).parameters for name in used)
+
+    def _leaf(self, name: str) -> NodeShape:
+        """The net of a feature: those of one cell, mostly colours, need and get half the channels."""
+        scale, (first, second) = self.library.features[name].scale, self.recipe.hidden
+        if scale == min(SCALES):
+            first, second = max(1, first // 2), max(1, second // 2)
+        return NodeShape(scale, (first, second), self.recipe.pooling)
 
     def jobs(self) -> list[Job]:
         """The plan."""
-        data = {"photographs": self.images.data_hash, "classes": list(self.known), "seed": self.recipe.seed}
+        photographs = {"photographs": self.images.data_hash, "classes": list(self.known)}
+        data = {**photographs, "seed": self.recipe.seed}
         if self.is_root:
             wanted = self.recipe.parameters or self.leaf_parameters()
             monolith = Job(
@@ -228,7 +236,7 @@ class Plan:
             )  # fmt: skip
             return [monolith, self._model_job(("monolith",))]
         bank = Job(
-            "primitives", {**data, "code": code_hash("vision.bank", "vision.bank_kernel")}, self.run_primitives,
+            "primitives", {**photographs, "code": code_hash("vision.bank", "vision.bank_kernel")}, self.run_primitives,
             kind="data", place=None, reserve_seconds=10 + 0.002 * len(self.rows),
         )  # fmt: skip
         # One object: the engine wants all members of a group to share it.
@@ -253,7 +261,7 @@ class Plan:
                     "question": self.ontology[name].question}  # fmt: skip
         shape = self.shape(name)
         return {"name": name, "truth": self.truth[name].tolist(), "scale": shape.scale, "hidden": list(shape.hidden),
-                "pooling": shape.pooling}  # fmt: skip
+                "pooling": shape.pooling, "own": list(self.recipe.classes)}  # fmt: skip
 
     def _model_job(self, depends: tuple[str, ...]) -> Job:
         parts = {"config": self._config(), "library": sha256_json(library_dict(self.library)),
@@ -297,7 +305,7 @@ class Plan:
         maps = self._primitives(context)
         names = [name.removeprefix("node-") for name in context.members]
         plans = [NodePlan(name, self.shape(name), self.truth[name]) for name in names]
-        trainer = NodeTrainer(plans, maps, self.labels, self.learn, seed=self.recipe.seed)
+        trainer = NodeTrainer(plans, maps, self.labels, self.learn, seed=self.recipe.seed, own=self.own)
         train(trainer, context)
         nodes = trainer.finish()
         table = np.stack([plan.truth for plan in plans], axis=1)

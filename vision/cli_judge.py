@@ -197,9 +197,13 @@ def track(
 @click.option("--draws", default="0,1", show_default=True, help="Seeds of the classes, separated by commas.")
 @click.option("--minutes", type=float, help="Budget of each model (default: 5).")
 @click.option("--steps", type=int, help="Training steps of each model instead of minutes.")
+@click.option("--only", default="", help="Rows of `cuts` to build, for example root,leaves-own (default: all).")
+@click.option("--choosing", is_flag=True,
+              help="Judge on training photographs left out of learning, not on validation photographs.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True)
 def study(
-    which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, as_json: bool
+    which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, only: str,
+    choosing: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Settle a question by measurement: pooling, cuts, controls, growth (new classes by rule alone, few photographs),
     together (nodes trained through a fixed composition, or apart), heads (what sits on top of the nodes). The same
@@ -213,7 +217,8 @@ def study(
     if not seeds or not all(text.isdigit() for text in seeds):
         raise UsageError(f"{draws!r} are no seeds.", fix="give numbers, for example --draws 0,1,2")
     budget = Budget(steps=steps, minutes=5.0 if minutes is None and steps is None else minutes)
-    made = run_study(which, data, out, classes, [int(text) for text in seeds], budget, Progress())
+    made = run_study(which, data, out, classes, [int(text) for text in seeds], budget, Progress(),
+                     [name.strip() for name in only.split(",") if name.strip()], choosing)  # fmt: skip
     click.echo(json.dumps(made, indent=1) if as_json else (out / "study.md").read_text(encoding="utf-8"))
 
 

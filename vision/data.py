@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,15 @@ class ImageSet:
     def size(self) -> int:
         """Pixels of a side."""
         return int(self.pixels.shape[1])
+
+    def part(self, rows: npt.NDArray[np.int64]) -> ImageSet:
+        """Some of the photographs, copied; the hash says which."""
+        digest = sha256_json({"whole": self.data_hash, "rows": rows.tolist()})
+        return replace(
+            self, pixels=self.pixels[rows], labels=self.labels[rows], paths=tuple(self.paths[i] for i in rows),
+            boxes=self.boxes[rows], fingerprints=tuple(self.fingerprints[i] for i in rows) if self.fingerprints else (),
+            data_hash=digest,
+        )  # fmt: skip
 
     def rows_of(self, label: str) -> npt.NDArray[np.int64]:
         """Rows of one class, int64."""

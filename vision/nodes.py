@@ -32,9 +32,10 @@ POOLINGS: tuple[Pooling, ...] = ("average", "max", "lse", "annealed", "topk", "l
 SHARPNESS = 2.0
 FIRST_SHARPNESS = 0.3
 
-# scale -> kernels of the three convolutions; the second one halves the map where its kernel is 3.
+# scale -> kernels of the three convolutions. The first one halves the map where its kernel is 3: it reads the shared
+# primitives, so the first layers of all nodes are one dense product, and what follows works on a quarter of the cells.
 _KERNELS: dict[float, tuple[int, int, int]] = {
-    0.1: (1, 1, 1), 0.2: (1, 3, 1), 0.35: (1, 3, 1), 0.6: (1, 3, 3), 1.0: (1, 3, 5),
+    0.1: (1, 1, 1), 0.2: (3, 1, 1), 0.35: (3, 1, 1), 0.6: (3, 3, 1), 1.0: (3, 3, 3),
 }  # fmt: skip
 _WEIGHTS = ("first", "first_bias", "second", "second_bias", "third", "third_bias")
 
@@ -51,7 +52,7 @@ class NodeShape:
     """
 
     scale: float
-    hidden: tuple[int, int] = (16, 24)
+    hidden: tuple[int, int] = (16, 16)
     pooling: Pooling = "average"
     capped: bool = True
 
@@ -74,13 +75,13 @@ class NodeShape:
     @property
     def strides(self) -> tuple[int, int, int]:
         """Strides of the three convolutions."""
-        return (1, 2 if self.kernels[1] > 1 else 1, 1)
+        return (2 if self.kernels[0] > 1 else 1, 1, 1)
 
     @property
     def cells(self) -> int:
         """Cells along a side that one value of the map depends on."""
-        _, second, third = self.kernels
-        return second + (third - 1) * self.strides[1]
+        first, second, third = self.kernels
+        return first + (second + third - 2) * self.strides[0]
 
     @property
     def channels(self) -> npt.NDArray[np.int64]:

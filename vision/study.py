@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ontology.environment import describe
+from ontology.errors import UsageError
 from ontology.fit import Budget
 from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
-from ontology.stats import bootstrap_ratio
+from ontology.stats import bootstrap_ratio, paired_difference
 from ontology.store import Store
-from vision.build import Plan, Recipe, build, choose_classes
+from vision.build import Plan, Recipe, build, choose_classes, split_rows
 from vision.cli import find_library
 from vision.concepts import Library
 from vision.data import ImageSet, list_classes, read_images
@@ -30,6 +31,7 @@ from vision.score import score
 from vision.together import together
 
 FORMAT = "constructible-vision-study/1"
+CHOOSING_SEED = 777
 
 
 class Study:
@@ -37,16 +39,26 @@ class Study:
 
     Args:
         draws: seeds of classes; each figure is given for every one.
+        only: the cuts to build (default: all).
+        choosing: judge on a fifth of the training photographs, which nothing learns from then, instead of validation
+            photographs: for choosing defaults.
 
     Attributes:
         differences: a study may leave comparisons of two of its rows here, photograph by photograph.
     """
 
     def __init__(
-        self, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress
+        self, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress,
+        only: Sequence[str] = (), choosing: bool = False,
     ) -> None:  # fmt: skip
         self.data, self.out, self.budget, self.progress = data, make_folder(out), budget, progress
-        self.images, self.validation = read_images(data), read_images(data, "validation")
+        self.only, self.about = tuple(only), {}
+        self.images = read_images(data)
+        if choosing:
+            kept, judged = split_rows(self.images.labels, CHOOSING_SEED)
+            self.images, self.validation = self.images.part(kept), self.images.part(judged)
+        else:
+            self.validation = read_images(data, "validation")
         self.library: Library = find_library(data, self.images, None)
         self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
         self.store = Store(out / ".store")
@@ -59,11 +71,23 @@ class Study:
               progress=self.progress)  # fmt: skip
         return load(folder)
 
+    def keep(self, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        """Write what there is so far; return it."""
+        made = {
+            **self.about, "rows": rows, "order": list(rows), "differences": [*self.differences, *differences(rows)]
+        }  # fmt: skip
+        write_json(self.out / "study.json", made)
+        write_text(self.out / "study.md", table(read_json(self.out / "study.json")))
+        return made
+
     def figures(self, opened: Constructed | RootModel) -> dict[str, Any]:
         """Accuracy, one against all, mean concept AUROC, and where maps point."""
-        found = score(opened, self.validation).as_json()
+        scored = score(opened, self.validation)
+        found = scored.as_json()
         areas = [row["auroc"] for row in found["per_concept"].values() if row["auroc"] is not None]
         row = {key: found[key] for key in ("accuracy", "balanced_one_vs_rest", "parameters", "photographs")}
+        own = scored.target >= 0
+        row["right"] = (scored.values[own].argmax(1) == scored.target[own]).astype(int).tolist()
         row |= {"concept_auroc": float(np.mean(areas)) if areas else None,
                 "right_polarity": float(np.mean([a > 0.5 for a in areas])) if areas else None}  # fmt: skip
         return row | (self.places(opened) if isinstance(opened, Constructed) else {})
@@ -97,15 +121,44 @@ def pooling(study: Study) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
+OWN = "-own"
+"""Rows of this ending learn from the model's own classes alone."""
+COMPARED = ("leaves", "root")
+"""The cuts that both comparisons are made of: all classes of the data for both, and the model's own alone for both."""
+ROWS = ("root", "leaves", "root-own", "leaves-own", "classes", "parts", "plain")
+
+
 def cuts(study: Study) -> dict[str, list[dict[str, Any]]]:
-    """Nets at the root, at classes, at parts, at features, none at all: where does construction cost?"""
+    """Nets at the root, at classes, at parts, at features, none at all: where does construction cost?
+
+    Root and leaves are compared twice: both may learn from all classes of the data, or both from their own alone
+    (`root-own`, `leaves-own`: what is true of one class alone is a part of that class then, not a shared concept).
+    Draws are finished one after another, so that a study that is stopped holds whole draws.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for cut in ("root", "classes", "parts", "leaves", "plain"):
-        for seed, classes in study.draws:
-            rows.setdefault(cut, []).append(
-                study.figures(study.model(f"{cut}-{seed}", Recipe(classes=classes, seed=seed, cut=cut)))
-            )
+    for seed, classes in study.draws:
+        for row in [row for row in ROWS if not study.only or row in study.only]:
+            recipe = Recipe(classes=classes, seed=seed, cut=row.removesuffix(OWN), others=not row.endswith(OWN))
+            figures = study.figures(study.model(f"{row}-{seed}", recipe))
+            rows.setdefault(row, []).append(figures)
+            study.progress.note(f"draw {seed}, {row}: {figures['accuracy']:.1%}")
+            study.keep(rows)
     return rows
+
+
+def differences(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Leaves less root, photograph by photograph, over the draws that both have; with intervals."""
+    found = []
+    for end in ("", OWN):
+        both = list(zip(*(rows.get(f"{cut}{end}", []) for cut in COMPARED), strict=False))
+        if both and all("right" in row for pair in both for row in pair):
+            a, b = (np.concatenate([np.array(pair[i]["right"], float) for pair in both]) for i in (0, 1))
+            draw = np.repeat(np.arange(len(both)), [len(pair[0]["right"]) for pair in both]).tolist()
+            made = paired_difference(a, b, np.ones(len(a)), clusters=draw if len(both) > 1 else None)
+            found.append({"a": f"leaves{end}", "b": f"root{end}", **made.as_dict("difference"),
+                          "p_value": made.p_value, "minimum_detectable": made.minimum_detectable,
+                          "resampled": "draws" if len(both) > 1 else "photographs"})  # fmt: skip
+    return found
 
 
 def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
@@ -148,19 +201,23 @@ def permuted(library: Library, labels: Sequence[str], seed: int) -> Library:
 
 
 def run_study(
-    which: str, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress
+    which: str, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress,
+    only: Sequence[str] = (), choosing: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run one study; writes `study.json` and `study.md` into `out`."""
-    study = Study(data, out, classes, draws, budget, progress)
-    rows = STUDIES[which](study)
-    made = {
+    """Run one study; writes `study.json` and `study.md` into `out`, also while it runs where it keeps what it has.
+
+    Raises:
+        UsageError: `only` names a cut that the study does not have.
+    """
+    if unknown := [name for name in only if which != "cuts" or name not in ROWS]:
+        raise UsageError(f"the study {which} has no cut {unknown[0]!r}.", fix=f"the study cuts has {', '.join(ROWS)}")
+    study = Study(data, out, classes, draws, budget, progress, only, choosing)
+    study.about = {
         "format": FORMAT, "study": which, "data": Path(data).name, "steps": budget.steps, "minutes": budget.minutes,
-        "draws": {str(seed): list(names) for seed, names in study.draws}, "rows": rows, "order": list(rows),
-        "differences": study.differences, "environment": describe(),
+        "judged_on": "training photographs held out" if choosing else "validation",
+        "draws": {str(seed): list(names) for seed, names in study.draws}, "environment": describe(),
     }  # fmt: skip
-    write_json(out / "study.json", made)
-    write_text(out / "study.md", table(read_json(out / "study.json")))
-    return made
+    return study.keep(STUDIES[which](study))
 
 
 def table(made: dict[str, Any]) -> str:
@@ -201,9 +258,9 @@ def _difference(d: dict[str, Any]) -> str:
     """One comparison in words; an interval, ratio or p-value that does not exist is left out."""
     text = f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points"
     if d["difference_low"] is not None and d["difference_high"] is not None:
-        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling classes)"
+        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling {d.get('resampled', 'classes')})"
     if d.get("ratio_low") is not None and d.get("ratio_high") is not None:
         text += f", {d['ratio']:.2f} times as much ({d['ratio_low']:.2f} to {d['ratio_high']:.2f})"
-    if d["p_value"] is not None and d["minimum_detectable"] is not None:
+    if d["p_value"] is not None and d.get("minimum_detectable") is not None:
         text += f", p {d['p_value']:.3f}; smallest difference that would be found {100 * d['minimum_detectable']:.1f}"
     return text + "."

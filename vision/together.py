@@ -77,24 +77,15 @@ class JointTrainer(NodeTrainer):
         import torch.nn.functional as F
 
         from kernels import AdamRule, adam_step_
-        from vision.bank import mirror
-        from vision.nodes import _forward, _inputs, pool
         from vision.train_nodes import WEIGHT_DECAY
 
-        rng = np.random.default_rng((self.seed, index))
-        rounds = -(-self.batch // len(self._classes))
-        chosen = np.concatenate([rng.permutation(len(self._classes)) for _ in range(rounds)])[: self.batch]
-        rows = np.array([self._by_class[c][rng.integers(len(self._by_class[c]))] for c in chosen])
-        pictures = self.primitives[rows]
-        half = len(rows) // 2
-        pictures[:half] = mirror(pictures[:half])
+        chosen, pictures = self.draw(index)
         with torch.enable_grad():
-            logits = torch.zeros(len(rows), len(self.plans))
+            logits = torch.zeros(len(chosen), len(self.plans))
             leaves = [[p.detach().requires_grad_() for p in params] for params in self._params]
             parts = []
             for (shape, columns), own in zip(self._groups, leaves, strict=True):
-                inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
-                parts.append((columns, pool(_forward(inputs, own, shape), shape.pooling, self._fraction)))
+                parts.append((columns, self.logits(pictures, own, shape)))
             order = np.argsort(np.concatenate([columns for columns, _ in parts]))
             logits = torch.cat([part for _, part in parts], 1)[:, order]
             loss = F.cross_entropy(torch.sigmoid(logits) @ self._composition, torch.from_numpy(chosen))
@@ -163,9 +154,9 @@ class TogetherPlan:
         # Another seed draws other pictures as well, not only other first weights.
         seed = plan.recipe.seed + (1_000_003 if run == "b" else 0)
         if way == "apart":
-            trainer = NodeTrainer(twins, maps, plan.labels, rows, seed=seed)
+            trainer = NodeTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.own)
         else:
-            trainer = JointTrainer(twins, maps, plan.labels, rows, seed=seed, own_loss=way == "both")
+            trainer = JointTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.own, own_loss=way == "both")
         train_twins(context, plan, twins, maps, self.validation.pixels, trainer, keep_nodes=run == "a")
 
     def run_judge(self, context: JobContext) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,16 @@ from vision.bank import mirror
 from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, calibration, pool
 from vision.plain import PlainNode
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BATCH = 96
 WEIGHT_DECAY = 0.02
 LEARNING_RATE = 2e-2
+OWN_SHARE = 0.5
+"""Of the pictures of a step, and of the weight of a side of a node's truth, how much belongs to the own classes."""
+SHIFT = 1
+"""Cells (a sixteenth of the side each) by which pictures are moved at random."""
 AnyNode = TypeVar("AnyNode", bound=Node | PlainNode)
 
 
@@ -40,14 +48,17 @@ class NodePlan:
 class NodeTrainer:
     """Trains nodes together; see `ontology.training.Trainer`.
 
-    Each step takes pictures of as many different classes as it can, mirrors half of them, and updates every node by
-    its own class-balanced logistic loss. First weights depend on seed and name alone.
+    Each step takes pictures of as many different classes as it can, mirrors half of them, moves each by up to a cell,
+    and updates every node by its own class-balanced logistic loss. First weights depend on seed and name alone. Where
+    the processor multiplies bfloat16 in hardware, products are rounded to it; weights and sums stay in float32.
 
     Args:
         plans: what to train; names are unique.
         primitives: uint8 [n, channels, 16, 16], may be memory-mapped.
         labels: class of each picture, [n].
         rows: the pictures to learn from.
+        own: the classes of the model that the nodes are for; `OWN_SHARE` of pictures and weight are theirs. Without
+            them all classes count alike, as for a library of nodes.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class NodeTrainer:
         rows: npt.NDArray[np.int64],
         *,
         seed: int = 0,
+        own: Sequence[int] = (),
         batch: int = BATCH,
         learning_rate: float = LEARNING_RATE,
     ) -> None:
@@ -80,8 +92,7 @@ class NodeTrainer:
                 )  # fmt: skip
         self._by_class = [rows[labels[rows] == c] for c in present]
         self._classes = present
-        # Pictures are drawn class by class, so a class's weight is not divided by its number of pictures again.
-        per_class = balanced_weights(table, np.repeat(present, 1)) * len(present)
+        self._chance, per_class = _shares(table[present], np.isin(present, list(own)))
         self._weights = torch.from_numpy(per_class).float()
         self._truth = torch.from_numpy((table[present] == 1).astype(np.float32))
         groups: dict[NodeShape, list[int]] = {}
@@ -91,7 +102,7 @@ class NodeTrainer:
         self._shift, self._scale = _channel_statistics(primitives, rows)
         self._params = [self._first_weights(shape, columns) for shape, columns in self._groups]
         self._adam = [AdamState.of(params) for params in self._params]
-        self._fraction = 0.0
+        self._fraction, self._low = 0.0, has_fast_bf16()
         self.rows_per_step = batch
 
     def _first_weights(self, shape: NodeShape, columns: npt.NDArray[np.int64]) -> list:
@@ -123,21 +134,14 @@ class NodeTrainer:
 
         from kernels import AdamRule, adam_step_
 
-        rng = np.random.default_rng((self.seed, index))
-        rounds = -(-self.batch // len(self._classes))
-        chosen = np.concatenate([rng.permutation(len(self._classes)) for _ in range(rounds)])[: self.batch]
-        rows = np.array([self._by_class[c][rng.integers(len(self._by_class[c]))] for c in chosen])
-        pictures = self.primitives[rows]
-        half = len(rows) // 2
-        pictures[:half] = mirror(pictures[:half])
+        chosen, pictures = self.draw(index)
         truth, weights = self._truth[chosen], self._weights[chosen]
         rate = self._rate()
         total = 0.0
         for (shape, columns), params, adam in zip(self._groups, self._params, self._adam, strict=True):
-            inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
             leaves = [p.detach().requires_grad_() for p in params]
             with torch.enable_grad():
-                logits = pool(_forward(inputs, leaves, shape), shape.pooling, self._fraction)
+                logits = self.logits(pictures, leaves, shape)
                 losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
                 loss = (losses * weights[:, columns]).mean(0).sum()
                 gradients = torch.autograd.grad(loss, leaves)
@@ -145,6 +149,28 @@ class NodeTrainer:
             adam_step_(params, [g.contiguous() for g in gradients], adam, rate, rule=rule)
             total += float(loss.detach())
         return total / len(self.plans)
+
+    def draw(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """The pictures of step `index`: places of their classes among those present, [batch], and primitives, mirrored
+        and moved at random."""
+        rng = np.random.default_rng((self.seed, index))
+        order = rng.permutation(len(self._classes))
+        # Evenly spaced points on the line of all chances: every class comes as often as it should, within one picture.
+        points = (np.arange(self.batch) + rng.random()) / self.batch
+        places = np.searchsorted(np.cumsum(self._chance[order]), points)
+        chosen = order[np.minimum(places, len(order) - 1)]
+        rows = np.array([self._by_class[c][rng.integers(len(self._by_class[c]))] for c in chosen])
+        pictures = np.array(self.primitives[rows])
+        turned = rng.random(len(rows)) < 0.5
+        pictures[turned] = mirror(pictures[turned])
+        return chosen, moved(pictures, rng.integers(-SHIFT, SHIFT + 1, (len(rows), 2)))
+
+    def logits(self, pictures: npt.NDArray[np.uint8], leaves: Sequence[Tensor], shape: NodeShape) -> Tensor:
+        """Pooled evidence float32 [n, nodes] of the nodes of one shape, by weights that stand for theirs."""
+        inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
+        if self._low:
+            inputs, leaves = inputs.bfloat16(), [leaf.bfloat16() for leaf in leaves]
+        return pool(_forward(inputs, leaves, shape).float(), shape.pooling, self._fraction)
 
     def state(self) -> dict[str, npt.NDArray]:
         """All that training needs to continue exactly: weights and optimizer."""
@@ -185,6 +211,43 @@ class NodeTrainer:
             for t in range(6):
                 named |= {f"{g}.p{t}": params[t], f"{g}.m{t}": adam.first[t], f"{g}.v{t}": adam.second[t]}
         return named
+
+
+def has_fast_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX); elsewhere float32 is faster."""
+    try:
+        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def moved(pictures: npt.NDArray[np.uint8], by: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Each picture's maps [n, channels, 16, 16] moved by cells [n, 2] (down, right), edges repeated."""
+    side = np.arange(pictures.shape[2])
+    down = np.clip(side[None, :] - by[:, :1], 0, side[-1])
+    right = np.clip(side[None, :] - by[:, 1:], 0, side[-1])
+    return pictures[np.arange(len(pictures))[:, None, None], :, down[:, :, None], right[:, None, :]].transpose(
+        0, 3, 1, 2
+    )
+
+
+def _shares(
+    table: npt.NDArray[np.int8], own: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How often each class is drawn, [classes], and what one of its pictures then weighs for each node, [classes,
+    nodes]: both sides of a node weigh the same, and of a side `OWN_SHARE` belongs to the own classes on it, all alike,
+    the rest to all classes on it, all alike."""
+    n = len(table)
+    apart = own.any() and not own.all()
+    chance = np.where(own, OWN_SHARE / own.sum(), (1 - OWN_SHARE) / (~own).sum()) if apart else np.full(n, 1 / n)
+    weights = balanced_weights(table, np.arange(n))
+    if apart:
+        for side in (0, 1):
+            mine = (table == side) & own[:, None]
+            share = np.where(mine.any(0), OWN_SHARE, 0.0)
+            there = table == side
+            weights = np.where(there, (1 - share) * weights + share * mine / np.maximum(1, mine.sum(0)) / 2, weights)
+    return chance, weights / chance[:, None]
 
 
 def calibrated(
