@@ -54,6 +54,8 @@ class Recipe:
         hidden: channels of a node at the leaves; nodes above them get as many as make equal parameters in total.
         mode: whether rules see probabilities ("soft") or 0 and 1 ("hard").
         others: learn from photographs of the other classes of the data as well.
+        shared: nodes learn for all classes of the data alike, so that models of other classes find them in the store;
+            otherwise half of what they learn from is of the model's own classes.
         parameters: of the monolith; None takes what the nodes of the leaf cut have together.
     """
 
@@ -65,6 +67,7 @@ class Recipe:
     mode: Literal["soft", "hard"] = "soft"
     max_terms: int = MAX_TERMS
     others: bool = True
+    shared: bool = False
     parameters: int | None = None
 
 
@@ -149,6 +152,7 @@ class Plan:
         renumber[[images.classes.index(name) for name in self.known]] = np.arange(len(self.known))
         self.labels = renumber[images.labels[self.rows]]
         self.own = [self.known.index(name) for name in recipe.classes]
+        self.favoured: list[int] = [] if recipe.shared else self.own
         self.ontology: Ontology = to_ontology(library, recipe.classes)
         self.cut: Cut = cut(self.ontology, CUTS.get(recipe.cut, recipe.cut))
         self.is_root = self.cut.concepts == (self.ontology.root,)
@@ -261,7 +265,7 @@ class Plan:
                     "question": self.ontology[name].question}  # fmt: skip
         shape = self.shape(name)
         return {"name": name, "truth": self.truth[name].tolist(), "scale": shape.scale, "hidden": list(shape.hidden),
-                "pooling": shape.pooling, "own": list(self.recipe.classes)}  # fmt: skip
+                "pooling": shape.pooling, "favoured": [self.known[c] for c in self.favoured]}  # fmt: skip
 
     def _model_job(self, depends: tuple[str, ...]) -> Job:
         parts = {"config": self._config(), "library": sha256_json(library_dict(self.library)),
@@ -273,6 +277,7 @@ class Plan:
         return {
             "format": FORMAT, "cut": "root" if self.is_root else self.cut.spec, "classes": list(recipe.classes),
             "seed": recipe.seed, "mode": recipe.mode, "max_terms": recipe.max_terms, "others": recipe.others,
+            "shared": recipe.shared,
             "size": self.images.size, "pooling": recipe.pooling,
             "hidden": list(recipe.hidden), "trained_on": list(self.known),
             "photographs": {"name": self.images.name, "hash": self.images.data_hash, "used": len(self.rows),
@@ -305,7 +310,7 @@ class Plan:
         maps = self._primitives(context)
         names = [name.removeprefix("node-") for name in context.members]
         plans = [NodePlan(name, self.shape(name), self.truth[name]) for name in names]
-        trainer = NodeTrainer(plans, maps, self.labels, self.learn, seed=self.recipe.seed, own=self.own)
+        trainer = NodeTrainer(plans, maps, self.labels, self.learn, seed=self.recipe.seed, own=self.favoured)
         train(trainer, context)
         nodes = trainer.finish()
         table = np.stack([plan.truth for plan in plans], axis=1)
@@ -424,6 +429,7 @@ def plan_of(config: Mapping[str, Any], images: ImageSet, library: Library) -> Pl
     recipe = Recipe(
         classes=tuple(config["classes"]), cut=config["cut"], seed=config["seed"], hidden=tuple(config["hidden"]),
         pooling=config["pooling"], mode=config["mode"], max_terms=config["max_terms"], others=config["others"],
+        shared=config.get("shared", False),
     )  # fmt: skip
     return Plan(images, library, recipe)
 

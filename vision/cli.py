@@ -47,6 +47,8 @@ for _command in (ontology, fidelity, probe, replay, track, study):
 @click.option("--terms", type=click.IntRange(1, 40), default=9, show_default=True, help="Most concepts in a rule.")
 @click.option("--others/--no-others", default=True, show_default=True,
               help="Learn from the photographs of the data's other classes as well.")  # fmt: skip
+@click.option("--shared", is_flag=True,
+              help="Nodes learn for all classes alike: builds of other classes find them in the --store.")  # fmt: skip
 @click.option("--parameters", type=click.IntRange(5_000), help="Of the root cut's network; the leaf cut's by default.")
 @click.option("--size", type=click.Choice(["64", "128"]), default="64", show_default=True, help="Pixels of a side.")
 @click.option("--store", type=_FOLDER, help="Folder for finished work that several builds share.")
@@ -54,8 +56,8 @@ for _command in (ontology, fidelity, probe, replay, track, study):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
     data: str, classes: str, out: Path, seed: int, minutes: float | None, steps: int | None, cut: str,
-    ontology_file: Path | None, mode: str, pooling: str, terms: int, others: bool, parameters: int | None, size: str,
-    store: Path | None, limit: int | None, as_json: bool,
+    ontology_file: Path | None, mode: str, pooling: str, terms: int, others: bool, shared: bool,
+    parameters: int | None, size: str, store: Path | None, limit: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a recogniser of some classes of DATA. The same command again resumes a build that was stopped."""
     from ontology.environment import Ledger
@@ -77,7 +79,7 @@ def build(
     library = find_library(data, images, ontology_file)
     recipe = Recipe(
         classes=chosen, cut=cut, seed=seed, mode=mode, pooling=pooling,  # type: ignore[arg-type]
-        max_terms=terms, others=others, parameters=parameters,
+        max_terms=terms, others=others, shared=shared, parameters=parameters,
     )  # fmt: skip
     fitted = run_build(
         images, library, out, budget, recipe, store=None if store is None else Store(store), progress=progress,

@@ -154,9 +154,9 @@ class TogetherPlan:
         # Another seed draws other pictures as well, not only other first weights.
         seed = plan.recipe.seed + (1_000_003 if run == "b" else 0)
         if way == "apart":
-            trainer = NodeTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.own)
+            trainer = NodeTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.favoured)
         else:
-            trainer = JointTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.own, own_loss=way == "both")
+            trainer = JointTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.favoured, own_loss=way == "both")
         train_twins(context, plan, twins, maps, self.validation.pixels, trainer, keep_nodes=run == "a")
 
     def run_judge(self, context: JobContext) -> None:

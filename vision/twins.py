@@ -75,7 +75,7 @@ def train_twins(
         import torch
 
         torch.set_num_threads(threads())
-        trainer = trainer or NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed, own=plan.own)
+        trainer = trainer or NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed, own=plan.favoured)
         train(trainer, context)
         nodes = trainer.finish()
     else:

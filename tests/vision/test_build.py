@@ -68,7 +68,8 @@ def test_the_same_build_again_gives_the_same_bits_and_reuses_the_store(world: Sm
     assert again.total_seconds >= 0.9 * sum(first.seconds.values())  # taken over with their original seconds
     assert artefacts(tmp_path / "a") == artefacts(tmp_path / "b") == artefacts(tmp_path / "c")
     # New classes: nodes that are there already are not trained again.
-    more = build_small(world, tmp_path / "d", steps=6, store=store, classes=("bus", "bee", "cat"))
+    build_small(world, tmp_path / "e", steps=6, store=store, shared=True)
+    more = build_small(world, tmp_path / "d", steps=6, store=store, classes=("bus", "bee", "cat"), shared=True)
     reused = {name for name in more.reused if name.startswith("node-")}
     assert "node-wheels" in reused and "node-ears" in more.done and "primitives" in more.reused
 
