@@ -52,7 +52,8 @@ class Study:
         only: Sequence[str] = (), choosing: bool = False,
     ) -> None:  # fmt: skip
         self.data, self.out, self.budget, self.progress = data, make_folder(out), budget, progress
-        self.only, self.about = tuple(only), {}
+        self.only: tuple[str, ...] = tuple(only)
+        self.about: dict[str, Any] = {}
         self.images = read_images(data)
         if choosing:
             kept, judged = split_rows(self.images.labels, CHOOSING_SEED)
@@ -258,7 +259,8 @@ def _difference(d: dict[str, Any]) -> str:
     """One comparison in words; an interval, ratio or p-value that does not exist is left out."""
     text = f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points"
     if d["difference_low"] is not None and d["difference_high"] is not None:
-        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling {d.get('resampled', 'classes')})"
+        over = d.get("resampled", "classes")
+        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling {over})"
     if d.get("ratio_low") is not None and d.get("ratio_high") is not None:
         text += f", {d['ratio']:.2f} times as much ({d['ratio_low']:.2f} to {d['ratio_high']:.2f})"
     if d["p_value"] is not None and d.get("minimum_detectable") is not None:
