@@ -77,11 +77,7 @@ class Line:
             return f"{self.name}: no step loses; the smallest gain is {place}, {size}."
         share = f"it is the largest step in {self.worst_share:.0%} of the bootstrap draws"
         if not self.worst.told:
-            least = self.metric.show(self.worst.loss.minimum_detectable)
-            return (
-                f"{self.name}: the largest loss, {place} ({size}; {share}), is not told from none; the smallest that "
-                f"would be found is {least}."
-            )
+            return f"{self.name}: the largest loss is {place}, {size}; {share}; {doubt(self.metric, self.worst)}."
         return f"{self.name}: the largest loss is {place}, {size}; {share}."
 
 
@@ -89,6 +85,14 @@ def shown(metric: Metric, interval: Interval) -> str:
     """A figure with its interval."""
     ends = interval.as_dict("x")
     return metric.show(interval.estimate, ends["x_low"], ends["x_high"])
+
+
+def doubt(metric: Metric, step: Step) -> str:
+    """Why a difference is not told from none."""
+    if step.loss.significant:
+        return f"with all comparisons of its line counted it is not told from none (q {step.q_value:.3f})"
+    least = metric.show(step.loss.minimum_detectable)
+    return f"not told from none (the smallest difference that would be found is {least})"
 
 
 def read_raw(path: str | Path) -> dict[str, Any]:
@@ -240,8 +244,7 @@ def control_words(line: Line, step: Step) -> str:
     text = f"{line.name}: {step.lower} against {step.upper}, {shown(line.metric, step.loss)} {line.metric.name}"
     if step.told:
         return f"{text} {'worse' if step.loss.estimate > 0 else 'better'}."
-    least = line.metric.show(step.loss.minimum_detectable)
-    return f"{text}; not told from none (the smallest difference that would be found is {least})."
+    return f"{text}; {doubt(line.metric, step)}."
 
 
 def page(raw: Mapping[str, Any], figure_name: str, raw_name: str) -> str:

@@ -15,6 +15,7 @@ from eval.decomposition import FORMAT, figure, lines, page, read_raw, warnings
 from ontology.errors import ConstructibleError
 from ontology.io import write_json
 from ontology.main import run as run_command
+from tests.support import ROOT
 
 LEVELS = {"root": 1.0, "few": 1.02, "all": 1.15, "plain": 1.16}
 
@@ -66,7 +67,7 @@ def test_where_more_is_better_a_fall_is_a_loss() -> None:
 
 def test_chance_is_called_chance() -> None:
     (line,) = lines(make_raw({cut: 1.0 for cut in LEVELS}))
-    assert "is not told from none" in line.words or "no step loses" in line.words
+    assert "not told from none" in line.words or "no step loses" in line.words
     assert line.worst_share < 1.0
 
 
@@ -108,3 +109,10 @@ def test_the_page_the_figure_and_the_command(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(ConstructibleError, match="not raw results"):
         read_raw(other)
     assert run_command(eval_, ["curve", str(tmp_path), "--pages", str(pages)]) == 2
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*_curve.json")), ids=lambda path: path.stem)
+def test_committed_pages_are_made_of_committed_results(path: Path) -> None:
+    made = page(read_raw(path), f"{path.stem}.svg", f"../results/{path.name}")
+    assert (ROOT / "docs" / "experiments" / f"{path.stem}.md").read_text(encoding="utf-8") == made
+    assert (ROOT / "docs" / "experiments" / f"{path.stem}.svg").is_file()
