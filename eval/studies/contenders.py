@@ -1,8 +1,9 @@
 """The constructed model against four others of the same budget: `python -m eval.studies.contenders DATA --minutes 5`.
 
 DATA is a folder with `train.parquet` and `validation.parquet` (columns of the hub's GitHub-code sets). All are built on
-the fixed 40 MB sample of the one and scored on the fixed 2 MB sample of the other (`--split test` for the test set),
-each in a process of its own, with the whole budget from raw files to the last artefact:
+the whole of the one (`--sample`: a fixed sample of 40 MB) and scored on the fixed 2 MB sample of the other
+(`--split test` for the test set), each in a process of its own, with the whole budget from raw files to the last
+artefact:
 
     gpt          a tuned transformer (the root cut)
     gpt+tables   the same transformer joined with the same tables, caches and names through the same kind of mixer;
@@ -12,7 +13,8 @@ each in a process of its own, with the whole budget from raw files to the last a
     random       as constructed, under a router of random questions
     plain        no nets at all
 
-Rows go to docs/experiments/contenders.json and contenders.md as they are made; what is there is not made again.
+`--dynamic` scores gpt and constructed in the dynamic setting too. Rows go to docs/experiments/contenders.json and
+contenders.md as they are made; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from cgpt import lexer
 from cgpt.baseline import Baseline, BaselineConfig, BaselineTrainer, train_for
 from cgpt.corpus import read_corpus
 from cgpt.data import TokenizedCorpus
+from cgpt.dynamic import SETTINGS, dynamic, in_order
 from cgpt.mixer import Mixer
 from cgpt.model import HERE, ConstructedLM, load
 from cgpt.reads import FileView
@@ -39,6 +42,7 @@ from cgpt.score import Score, score_files
 from eval.controls import random_router
 from eval.joined import JoinedLM, Transformer, fit_joined
 from eval.studies.forty_mb import _sample_file
+from eval.tasks.language import whole_tokens
 from ontology.environment import describe, threads
 from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
@@ -51,27 +55,40 @@ STATE_FILES = 200
 """Training files whose lexer states the random questions divide."""
 
 
-def run(data: Path, out: Path, minutes: float, seeds: int, split: str, only: list[str]) -> None:
+def run(
+    data: Path, out: Path, minutes: float, seeds: int, split: str, only: list[str], sample: bool, both: bool
+) -> None:  # fmt: skip
     """Build and score what is missing, then write both files."""
     progress = Progress()
     make_folder(out)
-    train = _sample_file(data / "train.parquet", "train_40mb", out / "train_40mb.parquet", progress)
+    train, corpus = data / "train.parquet", "211 MB"
+    if sample:
+        train, corpus = _sample_file(train, "train_40mb", out / "train_40mb.parquet", progress), "40 MB"
+        out = out / "sample"
     judged = _sample_file(data / f"{split}.parquet", f"{split}_2mb", out / f"{split}.parquet", progress)
     unseen = read_corpus(str(judged)).files
     stored = read_json(RESULTS) if RESULTS.exists() else {"runs": {}}
     for seed in range(seeds):
         for name in only or NAMES:
-            key = f"{split} {minutes:g} min {name} seed {seed}"
-            if key in stored["runs"]:
-                continue
-            progress.note(key)
-            folder = out / f"{minutes:g}" / f"{name}-{seed}"
-            model, seconds = _build(name, train, folder, out / f"{minutes:g}", minutes, seed)
-            score = score_files(model, unseen)
-            stored["runs"][key] = _row(name, minutes, seed, split, model, seconds, score)
-            stored["environment"] = describe()
-            write_json(RESULTS, stored)
-            write_text(RESULTS.with_suffix(".md"), _page(stored))
+            settings = SETTINGS if both and name in ("gpt", "constructed") else SETTINGS[:1]
+            for setting in settings:
+                key = f"{corpus}, {split}, {minutes:g} min, {name}, {setting}, seed {seed}"
+                if key in stored["runs"]:
+                    continue
+                progress.note(key)
+                folder = out / f"{minutes:g}" / f"{name}-{seed}"
+                model, seconds = _build(name, train, folder, out / f"{minutes:g}", minutes, seed)
+                if setting == "dynamic":
+                    score = score_files(dynamic(model), in_order(unseen))
+                else:
+                    score = score_files(model, unseen)
+                facts = {"model": name, "minutes": minutes, "seed": seed, "split": split, "corpus": corpus,
+                         "setting": setting, "seconds": seconds}  # fmt: skip
+                texts = {(file.project, file.path): file.data for file in unseen}
+                stored["runs"][key] = facts | _row(model, score, texts)
+                stored["environment"] = describe()
+                write_json(RESULTS, stored)
+                write_text(RESULTS.with_suffix(".md"), page(stored))
     print(json.dumps({key: row["bits_per_byte"] for key, row in stored["runs"].items()}, indent=1))
 
 
@@ -153,46 +170,71 @@ def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) ->
     return JoinedLM(plain, Transformer(Baseline.load(folder / "transformer")), mixer), float(read_json(done)["seconds"])
 
 
-def _row(
-    name: str, minutes: float, seed: int, split: str, model: Any, seconds: float, score: Score
-) -> dict[str, Any]:  # fmt: skip
+def _row(model: Any, score: Score, texts: dict[tuple[str, str], bytes]) -> dict[str, Any]:
+    order = sorted(range(len(score.files)), key=lambda i: (score.files[i].project, score.files[i].path))
+    score = Score([score.files[i] for i in order], score.concepts, score.seconds)
+    whole = np.array([whole_tokens(texts[file.project, file.path], file) for file in score.files])
     return {
-        "model": name, "minutes": minutes, "seed": seed, "split": split, "seconds": seconds,
         "parameters": model.parameters, "table_entries": model.table_entries,
         **bootstrap_ratio(score.bits, score.n_bytes).as_dict("bits_per_byte"),
         **bootstrap_ratio(score.n_correct, score.n_tokens).as_dict("accuracy"),
+        "whole_token_accuracy": float(whole[:, 0].sum() / whole[:, 1].sum()),
+        "specialists": len(model.nets.special_net) if isinstance(model, ConstructedLM) and model.nets else 0,
         "bytes_per_token": float(score.n_bytes.sum() / score.n_tokens.sum()), "score_seconds": score.seconds,
         "bits": [round(float(b), 2) for b in score.bits], "bytes": score.n_bytes.tolist(),
-        "project": [file.project for file in score.files],
+        "project": [file.project for file in score.files], "path": [file.path for file in score.files],
     }  # fmt: skip
 
 
-def _page(stored: dict[str, Any]) -> str:
+def page(stored: dict[str, Any]) -> str:
+    """The Markdown page of these runs."""
     runs, git, sections = stored["runs"], stored["environment"].get("git") or {}, []
-    for split, minutes in sorted({(row["split"], row["minutes"]) for row in runs.values()}):
-        rows = [row for row in runs.values() if (row["split"], row["minutes"]) == (split, minutes)]
-        lines = []
-        for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"])):
-            ours = next((r for r in rows if r["model"] == "constructed" and r["seed"] == row["seed"]), None)
-            ratio = ""
-            if ours is not None and row is not ours:
-                paired = paired_ratio(np.array(ours["bits"]), np.array(row["bits"]), np.array(row["bytes"]))
-                ratio = f"{paired.estimate:.3f} [{paired.low:.3f}, {paired.high:.3f}]"
-            lines.append(
-                f"| {row['model']} | {row['seed']} | {row['bits_per_byte']:.4f} [{row['bits_per_byte_low']:.3f}, "
-                f"{row['bits_per_byte_high']:.3f}] | {row['accuracy']:.1%} | {ratio} | {row['parameters']:,} "
-                f"| {row['seconds']:.0f} | {row['score_seconds']:.0f} |"
-            )
+    kinds = sorted({tuple(row[name] for name in ("split", "corpus", "minutes", "setting")) for row in runs.values()})
+    for kind in kinds:
+        rows = [
+            row for row in runs.values() if tuple(row[n] for n in ("split", "corpus", "minutes", "setting")) == kind
+        ]
+        lines = [_line(row, rows) for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"]))]
+        split, corpus, minutes, setting = kind
         sections.append(
-            f"## {minutes:g} minutes, {split}\n\n| model | seed | bits/byte | accuracy | constructed / it | parameters "
-            "| seconds | scoring s |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
-        )
+            f"## {minutes:g} minutes on {corpus}, judged on `{split}`, {setting}\n\n| model | seed | bits/byte "
+            "| accuracy | whole tokens | constructed / it | parameters | seconds | scoring s |\n"
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
+            + "\n\n" + _by_project(rows)
+        )  # fmt: skip
     return (
-        "# Contenders at equal budgets\n\n`python -m eval.studies.contenders DATA --minutes M`: 40 MB of training "
-        "code, 2 MB of\nprojects that no model has seen; 95 % bootstrap intervals over files, ratios paired by file. "
-        "What each model is stands\nat the head of `eval/studies/contenders.py`. Last run at commit "
+        "# Contenders at equal budgets\n\n"
+        "`python -m eval.studies.contenders DATA --minutes M [--split test] [--sample] [--dynamic]`:\n"
+        "judged on 2 MB of projects that no model has seen; 95 % intervals by bootstrap over files, ratios paired.\n"
+        "What each model is stands at the head of `eval/studies/contenders.py`. Last run at commit "
         f"`{str(git.get('commit'))[:12]}`.\n\n" + "\n\n".join(sections) + "\n"
     )  # fmt: skip
+
+
+def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    ours = next((r for r in rows if r["model"] == "constructed" and r["seed"] == row["seed"]), None)
+    ratio = ""
+    if ours is not None and row is not ours:
+        paired = paired_ratio(np.array(ours["bits"]), np.array(row["bits"]), np.array(row["bytes"]))
+        ratio = f"{paired.estimate:.3f} [{paired.low:.3f}, {paired.high:.3f}]"
+    return (
+        f"| {row['model']} | {row['seed']} | {row['bits_per_byte']:.4f} [{row['bits_per_byte_low']:.3f}, "
+        f"{row['bits_per_byte_high']:.3f}] | {row['accuracy']:.1%} | {row['whole_token_accuracy']:.1%} | {ratio} "
+        f"| {row['parameters']:,} | {row['seconds']:.0f} | {row['score_seconds']:.0f} |"
+    )
+
+
+def _by_project(rows: list[dict[str, Any]]) -> str:
+    """Bits per byte of each project, model by model."""
+    projects = sorted({name for row in rows for name in row["project"]})
+    lines = [
+        "| model | seed | " + " | ".join(projects) + " |", "| --- | ---: |" + " ---: |" * len(projects),
+    ]  # fmt: skip
+    for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"])):
+        of, bits, size = np.array(row["project"]), np.array(row["bits"]), np.array(row["bytes"])
+        figures = [f"{bits[of == name].sum() / size[of == name].sum():.3f}" for name in projects]
+        lines.append(f"| {row['model']} | {row['seed']} | " + " | ".join(figures) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -204,9 +246,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--only", nargs="*", default=[], choices=NAMES)
+    parser.add_argument("--sample", action="store_true", help="Train on 40 MB in place of the whole corpus.")
+    parser.add_argument("--dynamic", action="store_true", help="Score gpt and constructed in both settings.")
     parser.add_argument("--out", type=Path, default=Path("runs/contenders"))
     options = parser.parse_args()
-    run(options.data, options.out, options.minutes, options.seeds, options.split, options.only)
+    run(options.data, options.out, options.minutes, options.seeds, options.split, options.only,
+        options.sample, options.dynamic)  # fmt: skip
 
 
 if __name__ == "__main__":
