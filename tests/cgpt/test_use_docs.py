@@ -20,7 +20,8 @@ PAGE = ROOT / "docs" / "cgpt_use.md"
 def checkout(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like a checkout after `make run`, with a small model."""
     folder = tmp_path_factory.mktemp("checkout")
-    (folder / "cgpt").symlink_to(ROOT / "cgpt")
+    for name in ("cgpt", "eval"):
+        (folder / name).symlink_to(ROOT / name)
     (folder / "runs" / "quickstart").mkdir(parents=True)
     (folder / "runs" / "quickstart" / "constructed").symlink_to(model_folder)
     return folder
