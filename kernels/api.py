@@ -162,6 +162,10 @@ def ragged_softmax_xent(
     name, _ = choose(plan, [output], backend, "xent")
     if name == "reference":
         return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
+    if name == "triton":
+        from kernels import triton_xent
+
+        return triton_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, low)
     from kernels import torch_xent
 
     one_pass = torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
@@ -237,7 +241,7 @@ def train_step_(
     checks.check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
     adam.check(params, params, state, lr, None)
     name, _ = choose(plan, params, backend, "train")
-    if name == "cpu":
+    if name in ("cpu", "triton"):
         return _module(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule or AdamRule())
 
     def forward(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:

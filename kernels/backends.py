@@ -87,12 +87,21 @@ def _refusal(name: str, plan: Plan, params: Sequence[Tensor], operation: str) ->
     if name == "cpu":
         fits = plan.device.type == "cpu" and dtype == torch.float32
         return "" if fits else f"it takes float32 on the CPU, not {dtype} on {plan.device}"
+    refusal = triton_refusal(plan.device, dtype)
+    if not refusal and operation == "xent":
+        from kernels.triton_xent import WIDEST
+
+        if params[0].shape[1] > WIDEST:
+            return f"its loss takes a width of at most {WIDEST}, not {params[0].shape[1]}"
+    return refusal
+
+
+def triton_refusal(device: torch.device, dtype: torch.dtype) -> str:
+    """Why no Triton kernel can take tensors of this device and dtype, or ''."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if plan.device.type != "cuda" and not (plan.device.type == "cpu" and interpreted()):
-        return f"it needs a CUDA device, the plan is on {plan.device}"
-    if operation == "xent":
-        return "it has no kernel for the loss"
+    if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+        return f"it needs a CUDA device, this is on {device}"
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"it takes float32, bfloat16 or float16, not {dtype}"
     if interpreted() and dtype == torch.bfloat16:

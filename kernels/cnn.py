@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.backends import asked
+from kernels.backends import asked, triton_refusal
 from kernels.checks import ACTIVATIONS, FLOATS, shape
 from kernels.reference import ACTIVATION
 
@@ -32,9 +33,10 @@ def module_cnn(
         biases: three tensors [M, C(l+1)] or None.
         strides: of the three convolutions.
         activation: "relu", "gelu" (exact) or "silu".
-        backend: "reference", "torch" (any device and dtype) or "cpu" (float32 on the CPU; not for the gradient of a
-            shared image). None: cpu where it can take the work, else torch, also where `use_backend` or the environment
-            names a backend that cannot. Under torch.compile only this argument counts.
+        backend: "reference", "torch" (any device and dtype), "cpu" (float32 on the CPU; not for the gradient of a
+            shared image) or "triton" (on a GPU; gradients by torch; never timed yet, so never chosen). None: cpu where
+            it can take the work, else torch, also where `use_backend` or the environment names a backend that cannot.
+            Under torch.compile only this argument counts.
 
     Returns:
         [B, M, C3, H', W'], H' = ceil(H / product of the strides). Differentiable in images, weights and biases. On the
@@ -58,6 +60,11 @@ def module_cnn(
         from kernels import cpu_cnn
 
         return cpu_cnn.module_cnn(images, weights, biases, strides, activation)
+    if name == "triton":
+        from kernels import triton_cnn
+
+        plain = partial(_grouped, strides=strides, act=ACTIVATION[activation])
+        return triton_cnn.module_cnn(images, weights, biases, strides, activation, plain)
     run = _reference if name == "reference" else _grouped
     return run(images, weights, biases, strides, ACTIVATION[activation])
 
@@ -69,15 +76,19 @@ def choose(images: Tensor, weights: Sequence[Tensor], backend: str | None = None
         ValueError: the argument names a backend that cannot take it.
     """
     request = asked(backend)
-    refusal = _refusal(images, weights)
     if request is None:
-        return "torch" if refusal else "cpu"
-    if request[0] in ("reference", "torch") or (request[0] == "cpu" and not refusal):
-        return request[0]
-    if backend is not None:
-        why = refusal if backend == "cpu" else "it has no such kernel"
-        raise ValueError(f"module_cnn: backend {backend} cannot take this: {why}. Fix: use torch")
-    return "torch"
+        return "torch" if _refusal(images, weights) else "cpu"
+    name = request[0]
+    refusal = ""
+    if name == "cpu":
+        refusal = _refusal(images, weights)
+    elif name == "triton":
+        refusal = triton_refusal(images.device, images.dtype)
+        if not refusal and (images.numel() == 0 or any(w.numel() == 0 for w in weights)):
+            refusal = "there is nothing to compute"
+    if refusal and backend is not None:
+        raise ValueError(f"module_cnn: backend {backend} cannot take this: {refusal}. Fix: use torch")
+    return "torch" if refusal else name
 
 
 def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import torch_xent
+from kernels import torch_xent, triton_xent
 from kernels.backends import choose
 from kernels.checks import check_xent_values
 from kernels.plan import Plan
@@ -136,10 +136,13 @@ def _vocabulary(starts: Tensor, ids: Tensor | None, n_tokens: int) -> Vocabulary
     return vocabulary
 
 
-def _one_pass(plan: Plan, output: Tensor, backend: str) -> torch_xent.Pass:
+def _one_pass(plan: Plan, output: Tensor, backend: str) -> torch_xent.Pass | None:
+    """A backend's softmax pass; None: triton, which makes no logits."""
     name, _ = choose(plan, [output], backend or None, "xent")
     if name == "reference":
-        raise ValueError("the backend reference has no registered operation: use torch or cpu")
+        raise ValueError("the backend reference has no registered operation: use torch, cpu or triton")
+    if name == "triton":
+        return None
     return torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
 
 
@@ -161,8 +164,10 @@ def xent(
     plan = _plan(order, inverse, offsets, 1)
     vocabulary = _vocabulary(starts, ids, output.shape[0])
     check_xent_values(targets, vocabulary, plan)
-    rows, goals = hidden.index_select(0, order), targets.long().index_select(0, order)
     one_pass = _one_pass(plan, output, backend)
+    if one_pass is None:
+        return triton_xent.losses(hidden.contiguous(), targets.long(), output, bias, vocabulary, plan, low)[0]
+    rows, goals = hidden.index_select(0, order), targets.long().index_select(0, order)
     loss, _ = torch_xent.losses(rows, goals, output, bias, vocabulary, plan, low, one_pass, keep=False)
     return loss.index_select(0, inverse)
 
@@ -202,9 +207,12 @@ def xent_backward(
     """Gradients by hidden, output and, where there is one, bias."""
     plan = _plan(order, inverse, offsets, 1)
     vocabulary = _vocabulary(starts, ids, output.shape[0])
+    one_pass, need = _one_pass(plan, output, backend), (True, True, bias is not None)
+    if one_pass is None:
+        given = hidden.contiguous(), targets.long(), output, bias, vocabulary, plan, low
+        _, peak = triton_xent.losses(*given)
+        return [g for g in triton_xent.gradients(grad.contiguous(), *given, peak, need) if g is not None]
     rows, goals, scale = (t.index_select(0, order) for t in (hidden, targets.long(), grad))
-    one_pass = _one_pass(plan, output, backend)
-    need = (True, True, bias is not None)
     found = torch_xent.gradients(scale, rows, goals, output, bias, vocabulary, plan, low, one_pass, None, need)
     d_hidden, *rest = (g for g in found if g is not None)
     return [d_hidden.index_select(0, inverse), *rest]

@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.adam import AdamRule, AdamState
+from kernels.checks import row_modules
 from kernels.plan import Plan
+from kernels.stacking import MLPStack
 
 ACTIVATION = {"none": 0, "relu": 1, "gelu": 2, "silu": 3}
 LAYERS = 4
+UPDATE_BLOCK = 32  # of a weight in one program: with its moments a larger one spills registers on sm_90
 
 
 def _power(width: int, low: int = 16) -> int:
@@ -200,3 +204,63 @@ def pairs_backward(
     if d_x is not None and len(x) != plan.n_pairs:
         d_x = d_x.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
     return d_x, d_weights, d_biases
+
+
+@torch.no_grad()
+def train_step_(
+    x: Tensor,
+    targets: Tensor,
+    stacked: MLPStack,
+    plan: Plan,
+    state: AdamState,
+    lr: float | Tensor,
+    loss: str,
+    rule: AdamRule,
+) -> Tensor:
+    """One step of all networks: a weight's gradient goes into its update where it is made. No wait for the device."""
+    from kernels.training import row_losses
+    from kernels.triton_kernels import weight_update
+
+    groups: list[list[Tensor | None]] = []
+    for tensors in (stacked.params, state.first, state.second):
+        if not all(t.is_contiguous() for t in tensors):
+            raise ValueError("the triton backend updates in place: parameters and moments must be contiguous")
+        queue = iter(tensors)
+        pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
+        groups += [[w for w, _ in pairs], [b for _, b in pairs]]
+    x = x.detach().contiguous()
+    values = _layer_by_layer(x, stacked.weights, stacked.biases, plan, stacked.activation, scatter=True)
+    answers = values[-1].detach().requires_grad_()  # one choice per row: pair order is row order
+    with torch.enable_grad():
+        losses = row_losses(answers, targets, loss)
+        share = 1 / plan.counts.clamp(min=1).to(answers.dtype)
+        (grad,) = torch.autograd.grad((losses * share.index_select(0, row_modules(plan))).sum(), [answers])
+    state.step += plan.touched
+    steps = state.step.double()
+    rate = lr.to(steps) if isinstance(lr, Tensor) else torch.full_like(steps, lr)
+    rates = (rate / (1 - rule.beta1**steps)).float()
+    scales = (1 / torch.sqrt(1 - rule.beta2**steps)).float()
+    keeps = (1 - rate * rule.weight_decay).float()
+    last = len(stacked.weights) - 1
+    for layer in range(last, -1, -1):
+        weight, bias = groups[0][layer], groups[1][layer]
+        assert weight is not None
+        n_in, n_out = weight.shape[1:]
+        ends = plan.order if layer == last else None
+        before = values[layer - 1] if layer else x
+        kind = stacked.activation if layer else "none"
+        # The gradient by the layer's input needs the weight as it was.
+        below = (
+            linear(grad, weight, None, plan, source=ends, slope=kind, before=before, transposed=True) if layer else grad
+        )
+        block_in, block_out = (min(UPDATE_BLOCK, _power(max(1, n))) for n in (n_in, n_out))
+        moved = [group[layer] if group[layer] is not None else weight for group in groups]
+        if plan.n_pairs and n_out:
+            weight_update[(plan.n_modules, -(-max(1, n_in) // block_in), -(-n_out // block_out))](
+                before, grad, moved[0], moved[2], moved[4], moved[1], moved[3], moved[5], plan.offsets,
+                plan.rows, plan.order, rates, scales, keeps, n_in, n_out, rule.beta1, rule.beta2, rule.eps,
+                GATHER=layer == 0, SCATTER=layer == last, BIAS=bias is not None, ACTIVATION=ACTIVATION[kind],
+                PRECISION="ieee", TILE=tile_rows(plan), BLOCK_IN=block_in, BLOCK_OUT=block_out, num_warps=4,
+            )  # fmt: skip
+        grad = below
+    return losses.detach()

@@ -95,20 +95,13 @@ def linear_tiles(
 
 
 @triton.jit
-def weight_gradient(
-    x, grad, d_weight, d_bias, offsets, source, target, n_in, n_out,
+def _gradient_block(
+    x, grad, source, target, n_in, n_out, start, stop, inner, columns,
     GATHER: tl.constexpr, SCATTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr, TILE: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
 ):  # fmt: skip
-    """d_weight[m] = sum over its rows of f(x)^T grad, d_bias[m] = sum of grad; program (m, in block, out block).
-
-    A module's rows are summed by one program in their order; a module without rows gets zeros.
-    """
-    module = tl.program_id(0)
-    inner = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
-    columns = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    """(sum over positions start .. stop of f(x)^T grad, sum of grad), one block of each."""
     inside, in_columns = inner < n_in, columns < n_out
-    start, stop = tl.load(offsets + module), tl.load(offsets + module + 1)
     total = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
     line = tl.zeros((BLOCK_OUT,), tl.float32)
     for first in range(start, stop, TILE):
@@ -132,12 +125,121 @@ def weight_gradient(
         total = tl.dot(left, right, total, input_precision=PRECISION)
         if BIAS:
             line += tl.sum(right.to(tl.float32), 0)
+    return total, line
+
+
+@triton.jit
+def weight_gradient(
+    x, grad, d_weight, d_bias, offsets, source, target, n_in, n_out,
+    GATHER: tl.constexpr, SCATTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr, TILE: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
+):  # fmt: skip
+    """d_weight[m] = sum over its rows of f(x)^T grad, d_bias[m] = sum of grad; program (m, in block, out block).
+
+    A module's rows are summed by one program in their order; a module without rows gets zeros.
+    """
+    module = tl.program_id(0)
+    inner = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+    columns = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    start, stop = tl.load(offsets + module), tl.load(offsets + module + 1)
+    total, line = _gradient_block(
+        x, grad, source, target, n_in, n_out, start, stop, inner, columns,
+        GATHER, SCATTER, BIAS, ACTIVATION, PRECISION, TILE, BLOCK_IN, BLOCK_OUT,
+    )  # fmt: skip
     module = module.to(tl.int64)
     at = d_weight + module * n_in * n_out + inner[:, None] * n_out + columns[None, :]
-    tl.store(at, total.to(d_weight.dtype.element_ty), mask=inside[:, None] & in_columns[None, :])
+    tl.store(at, total.to(d_weight.dtype.element_ty), mask=(inner < n_in)[:, None] & (columns < n_out)[None, :])
     if BIAS:
-        once = in_columns & (tl.program_id(1) == 0)
+        once = (columns < n_out) & (tl.program_id(1) == 0)
         tl.store(d_bias + module * n_out + columns, line.to(d_bias.dtype.element_ty), mask=once)
+
+
+@triton.jit
+def _adam(param, first, second, at, mask, gradient, rate, scale, keep, beta1, beta2, eps):
+    """Update the numbers at these places in place; see kernels/adam.py."""
+    mean = tl.load(first + at, mask=mask, other=0.0).to(tl.float32)
+    square = tl.load(second + at, mask=mask, other=0.0).to(tl.float32)
+    mean = beta1 * mean + (1.0 - beta1) * gradient
+    square = beta2 * square + (1.0 - beta2) * gradient * gradient
+    tl.store(first + at, mean.to(first.dtype.element_ty), mask=mask)
+    tl.store(second + at, square.to(second.dtype.element_ty), mask=mask)
+    value = tl.load(param + at, mask=mask, other=0.0).to(tl.float32)
+    value = value * keep - rate * mean / (tl.sqrt(square) * scale + eps)
+    tl.store(param + at, value.to(param.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def weight_update(
+    x, grad, weight, weight_first, weight_second, bias, bias_first, bias_second, offsets, source, target, rates,
+    scales, keeps, n_in, n_out, beta1, beta2, eps,
+    GATHER: tl.constexpr, SCATTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr, TILE: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
+):  # fmt: skip
+    """As weight_gradient, and the gradient goes into an Adam update where it was made; it is written nowhere.
+
+    rates, scales, keeps: float32 [M], of this step (kernels/adam.py). A module without rows is left as it is.
+    """
+    module = tl.program_id(0)
+    start, stop = tl.load(offsets + module), tl.load(offsets + module + 1)
+    if start == stop:
+        return
+    inner = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+    columns = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    total, line = _gradient_block(
+        x, grad, source, target, n_in, n_out, start, stop, inner, columns,
+        GATHER, SCATTER, BIAS, ACTIVATION, PRECISION, TILE, BLOCK_IN, BLOCK_OUT,
+    )  # fmt: skip
+    rate, scale, keep = tl.load(rates + module), tl.load(scales + module), tl.load(keeps + module)
+    module = module.to(tl.int64)
+    at = module * n_in * n_out + inner[:, None] * n_out + columns[None, :]
+    here = (inner < n_in)[:, None] & (columns < n_out)[None, :]
+    _adam(weight, weight_first, weight_second, at, here, total, rate, scale, keep, beta1, beta2, eps)
+    if BIAS:
+        once = (columns < n_out) & (tl.program_id(1) == 0)
+        _adam(bias, bias_first, bias_second, module * n_out + columns, once, line, rate, scale, keep, beta1, beta2, eps)
+
+
+@triton.jit
+def convolution(
+    x, weight, bias, out, n_modules, n_in, height, width, n_out, high, wide, stride, image_step, module_step,
+    KERNEL: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, TILE: tl.constexpr,
+    BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
+):  # fmt: skip
+    """One convolution of every module: program (cells, out block, image x module).
+
+    ACTIVATION is applied to x as it is read. x: the channels of an image begin at image * image_step + module *
+    module_step (0: all modules see the same). out: [B, M, n_out, high, wide].
+    """
+    image, module = tl.program_id(2) // n_modules, tl.program_id(2) % n_modules
+    image, module = image.to(tl.int64), module.to(tl.int64)
+    cells = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    row, column = (cells // wide) * stride - KERNEL // 2, (cells % wide) * stride - KERNEL // 2
+    columns = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    in_columns = columns < n_out
+    base = x + image * image_step + module * module_step
+    kernel = weight + module * n_out * n_in * KERNEL * KERNEL
+    total = tl.zeros((TILE, BLOCK_OUT), tl.float32)
+    for tap in range(KERNEL * KERNEL):
+        r, c = row + tap // KERNEL, column + tap % KERNEL
+        seen = (cells < high * wide) & (r >= 0) & (r < height) & (c >= 0) & (c < width)
+        for k in range(0, n_in, BLOCK_IN):
+            inner = k + tl.arange(0, BLOCK_IN)
+            inside = inner < n_in
+            at = base + inner[None, :] * (height * width) + (r * width + c)[:, None]
+            left = tl.load(at, mask=seen[:, None] & inside[None, :], other=0.0)
+            if ACTIVATION != NONE:
+                left = _activate(left.to(tl.float32), ACTIVATION).to(x.dtype.element_ty)
+            right = tl.load(
+                kernel + (columns[None, :] * n_in + inner[:, None]) * (KERNEL * KERNEL) + tap,
+                mask=inside[:, None] & in_columns[None, :],
+                other=0.0,
+            )
+            total = tl.dot(left, right, total, input_precision=PRECISION)
+    if BIAS:
+        line = tl.load(bias + module * n_out + columns, mask=in_columns, other=0.0)
+        total += line.to(tl.float32)[None, :]
+    at = out + ((image * n_modules + module) * n_out + columns[None, :]) * (high * wide) + cells[:, None]
+    tl.store(at, total.to(out.dtype.element_ty), mask=(cells < high * wide)[:, None] & in_columns[None, :])
 
 
 @triton.jit

@@ -7,7 +7,19 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from kernels import AdamState, MLPStack, explain, ragged_linear, ragged_mlp, route, train_step_
+from kernels import (
+    AdamRule,
+    AdamState,
+    MLPStack,
+    Vocabulary,
+    explain,
+    module_cnn,
+    ragged_linear,
+    ragged_mlp,
+    ragged_softmax_xent,
+    route,
+    train_step_,
+)
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2}
 # No shrinking: one case takes the interpreter seconds.
@@ -76,6 +88,73 @@ def test_network_matches_reference(dtype, ragged, widths, activation, gated):
         _close(a, b, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 31, 70]), min_size=1, max_size=4),
+    n_rows=st.sampled_from([0, 1, 17, 70]),
+    width=st.sampled_from([1, 5, 16, 100]),
+    shared=st.booleans(),
+    has_bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@QUICK
+def test_loss_matches_reference(dtype, sizes, n_rows, width, shared, has_bias, seed):
+    generator = torch.Generator().manual_seed(seed)
+    n_modules = len(sizes)
+    lists = [torch.randperm(80, generator=generator)[:n] for n in sizes]
+    vocabulary = Vocabulary.of(lists, 80) if shared else Vocabulary.own(sizes)
+    choice = torch.randint(0, n_modules, (n_rows,), generator=generator) // 2 * 2  # odd modules have no rows
+    targets = (torch.rand(n_rows, generator=generator) * torch.tensor(sizes)[choice]).long()
+    hidden = _normal(generator, n_rows, width, dtype=dtype)
+    output = _normal(generator, vocabulary.n_tokens, width, dtype=dtype, scale=2 * width**-0.5)
+    bias = _normal(generator, sum(sizes), dtype=dtype) if has_bias else None
+    ours = [t for t in (hidden, output, bias) if t is not None]
+    theirs = [t.detach().double().requires_grad_() for t in ours]
+    plan = route(choice, n_modules=n_modules)
+    rest = vocabulary, plan
+    got = ragged_softmax_xent(hidden, targets, output, bias, *rest, backend="triton")
+    double = theirs if has_bias else [*theirs, None]
+    want = ragged_softmax_xent(double[0], targets, double[1], double[2], *rest, backend="reference")
+    _close(got, want, dtype)
+    mix = torch.randn(n_rows, generator=generator, dtype=torch.float64)
+    found = torch.autograd.grad((got * mix.to(dtype)).sum(), ours)
+    for a, b in zip(found, torch.autograd.grad((want * mix).sum(), theirs), strict=True):
+        _close(a, b, dtype)
+    again = ragged_softmax_xent(hidden, targets, output, bias, *rest, backend="triton")
+    assert torch.equal(again, got)
+    assert all(map(torch.equal, torch.autograd.grad((again * mix.to(dtype)).sum(), ours), found))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@given(
+    n_modules=st.sampled_from([1, 3]),
+    channels=st.tuples(*[st.sampled_from([1, 3, 40])] * 4),
+    kernels=st.tuples(*[st.sampled_from([1, 3, 5])] * 3),
+    strides=st.tuples(*[st.sampled_from([1, 2])] * 3),
+    size=st.tuples(st.sampled_from([1, 7]), st.sampled_from([3, 9])),
+    shared=st.booleans(),
+    has_bias=st.booleans(),
+)
+@settings(QUICK, max_examples=6)
+def test_feature_nodes_match_reference(dtype, n_modules, channels, kernels, strides, size, shared, has_bias):
+    generator = torch.Generator().manual_seed(0)
+    images = _normal(generator, 2, *([] if shared else [n_modules]), channels[0], *size, dtype=dtype)
+    shapes = zip(channels[1:], channels, kernels, strict=False)
+    weights = [
+        _normal(generator, n_modules, o, i, k, k, dtype=dtype, scale=1 / (i * k * k) ** 0.5) for o, i, k in shapes
+    ]
+    biases = [_normal(generator, n_modules, c, dtype=dtype) if has_bias else None for c in channels[1:]]
+    got = module_cnn(images, weights, biases, strides=strides, activation="silu", backend="triton")
+    double = [[None if t is None else t.detach().double() for t in group] for group in (weights, biases)]
+    want = module_cnn(images.detach().double(), *double, strides=strides, activation="silu", backend="reference")
+    _close(got, want, dtype)
+    if dtype == torch.float32:
+        plain = module_cnn(images, weights, biases, strides=strides, activation="silu", backend="torch")
+        inputs = [images, *weights, *(b for b in biases if b is not None)]
+        for a, b in zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (got, plain)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_every_result_is_written_over_poison(monkeypatch):
     """Results are made in memory full of NaN: a number that no program writes would show."""
     generator = torch.Generator().manual_seed(0)
@@ -104,17 +183,26 @@ def test_every_result_is_written_over_poison(monkeypatch):
         assert all((g[[1, 3, 5, 6]] == 0).all() for g in grads[1:])
 
 
-def test_training_step_matches_the_cpu_backend():
-    results = []
+@pytest.mark.parametrize(
+    ("loss", "widths"), [("mse", (9, 12, 4)), ("softmax", (9, 70, 33, 4)), ("logistic", (5, 3, 1))]
+)
+def test_training_step_matches_the_cpu_backend(loss, widths):
+    """Modules that a batch leaves out keep every bit, and a module's own steps count for its bias correction."""
+    results, rule = [], AdamRule(0.8, 0.99, 1e-7, 0.05)
     for backend in ("triton", "cpu"):
-        stacked = MLPStack.init(6, (9, 12, 4), "gelu", seed=1)
+        stacked = MLPStack.init(6, widths, "gelu", seed=1)
         state = AdamState.of(stacked.params)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(2):
-            plan = route(torch.randint(0, 5, (40,), generator=generator), n_modules=6)
-            x, y = torch.randn(40, 9, generator=generator), torch.randn(40, 4, generator=generator)
-            losses = train_step_(x, y, stacked, plan, state, 0.01, backend=backend)
-        results.append((losses, *stacked.params))
+        rates = torch.linspace(0.001, 0.02, 6, dtype=torch.float64)
+        for _ in range(3):
+            plan = route(torch.randint(0, 5, (40,), generator=generator) // 2 * 2, n_modules=6)
+            before = [t.clone() for t in stacked.params]
+            x, y = torch.randn(40, widths[0], generator=generator), torch.rand(40, widths[-1], generator=generator)
+            goal = torch.randint(0, widths[-1], (40,), generator=generator) if loss == "softmax" else y
+            losses = train_step_(x, goal, stacked, plan, state, rates, loss=loss, rule=rule, backend=backend)
+            for old, new in zip(before, stacked.params, strict=True):
+                assert torch.equal(old[~plan.touched], new[~plan.touched])
+        results.append((losses, state.step, *stacked.params, *state.first, *state.second))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
