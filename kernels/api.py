@@ -240,6 +240,16 @@ def train_step_(
     checks.check_mlp(x, stacked.weights, stacked.biases, plan, stacked.activation)
     checks.check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
     adam.check(params, params, state, lr, None)
+    if torch.compiler.is_compiling():
+        from kernels import ops_train
+
+        numbers = rule or AdamRule()
+        rates = lr.double() if isinstance(lr, Tensor) else x.new_full((plan.n_modules,), lr, dtype=torch.float64)
+        return ops_train.train_step(
+            x, targets, params, state.first, state.second, state.step, rates,
+            [int(b is not None) for b in stacked.biases], plan.order, plan.inverse, plan.offsets, stacked.activation,
+            loss, [numbers.beta1, numbers.beta2, numbers.eps, numbers.weight_decay], backend or "",
+        )  # fmt: skip
     name, _ = choose(plan, params, backend, "train")
     if name in ("cpu", "triton"):
         return _module(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule or AdamRule())

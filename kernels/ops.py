@@ -29,8 +29,8 @@ def _plan(order: Tensor, inverse: Tensor, offsets: Tensor, n_choices: int) -> Pl
     return Plan(n_rows, n_choices, offsets.shape[0] - 1, n_choices > 1, order, inverse, rows, offsets, None)
 
 
-def _backend(plan: Plan, params: Sequence[Tensor], backend: str) -> ModuleType:
-    name, _ = choose(plan, params, backend or None)
+def _backend(plan: Plan, params: Sequence[Tensor], backend: str, operation: str = "mlp") -> ModuleType:
+    name, _ = choose(plan, params, backend or None, operation)
     if name == "reference":
         raise ValueError("the backend reference has no registered operation: use torch, cpu or triton")
     return importlib.import_module(f"kernels.{name}_backend")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kernels.adam import AdamRule, AdamState
-from kernels.checks import row_modules
 from kernels.plan import Plan
 from kernels.stacking import MLPStack
 
@@ -218,7 +217,7 @@ def train_step_(
     rule: AdamRule,
 ) -> Tensor:
     """One step of all networks: a weight's gradient goes into its update where it is made. No wait for the device."""
-    from kernels.training import row_losses
+    from kernels.training import loss_gradient, row_losses
     from kernels.triton_kernels import weight_update
 
     groups: list[list[Tensor | None]] = []
@@ -230,11 +229,8 @@ def train_step_(
         groups += [[w for w, _ in pairs], [b for _, b in pairs]]
     x = x.detach().contiguous()
     values = _layer_by_layer(x, stacked.weights, stacked.biases, plan, stacked.activation, scatter=True)
-    answers = values[-1].detach().requires_grad_()  # one choice per row: pair order is row order
-    with torch.enable_grad():
-        losses = row_losses(answers, targets, loss)
-        share = 1 / plan.counts.clamp(min=1).to(answers.dtype)
-        (grad,) = torch.autograd.grad((losses * share.index_select(0, row_modules(plan))).sum(), [answers])
+    answers = values[-1]  # one choice per row: pair order is row order
+    losses, grad = row_losses(answers, targets, loss), loss_gradient(answers, targets, loss, plan)
     state.step += plan.touched
     steps = state.step.double()
     rate = lr.to(steps) if isinstance(lr, Tensor) else torch.full_like(steps, lr)
@@ -263,4 +259,4 @@ def train_step_(
                 PRECISION="ieee", TILE=tile_rows(plan), BLOCK_IN=block_in, BLOCK_OUT=block_out, num_warps=4,
             )  # fmt: skip
         grad = below
-    return losses.detach()
+    return losses

@@ -7,7 +7,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import Vocabulary, ops, ragged_linear, ragged_mlp, ragged_softmax_xent, route
+from kernels import (
+    AdamState,
+    MLPStack,
+    Vocabulary,
+    ops,
+    ops_train,
+    ragged_linear,
+    ragged_mlp,
+    ragged_softmax_xent,
+    route,
+    train_step_,
+    training,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -140,6 +152,54 @@ def test_the_loss_compiles_into_one_graph_and_still_looks_at_the_targets():
         torch.testing.assert_close(a, b)
     with pytest.raises(IndexError, match="target 2 of row 0 is out of range"):
         compiled(*inputs, torch.tensor([2, 2, 0, 0, 0]))
+
+
+def _stacked(dtype):
+    weights = [_normal(4, 3, 5, dtype=dtype).detach(), _normal(4, 5, 2, dtype=dtype).detach()]
+    return MLPStack(weights, [None, _normal(4, 2, dtype=dtype).detach()], "silu")
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+def test_opcheck_training_step(backend, dtype):
+    stacked = _stacked(dtype)
+    plan, state = route(torch.tensor([2, 0, 2, 2]), n_modules=4), AdamState.of(stacked.params)
+    x, targets = _normal(4, 3, dtype=dtype).detach(), torch.tensor([0, 1, 1, 0])
+    torch.library.opcheck(
+        ops_train.train_step,
+        (x, targets, stacked.params, state.first, state.second, state.step, torch.full((4,), 0.1, dtype=torch.float64),
+         [0, 1], plan.order, plan.inverse, plan.offsets, "silu", "softmax", [0.9, 0.99, 1e-8, 0.1], backend),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", ["mse", "logistic", "softmax"])
+def test_gradient_of_a_loss_without_autograd(loss):
+    plan = route(torch.tensor([2, 0, 2, 2]), n_modules=4)
+    answers = _normal(4, 3)
+    targets = torch.tensor([0, 2, 1, 0]) if loss == "softmax" else torch.rand(4, 3, dtype=torch.float64)
+    share = torch.tensor([1 / 3, 1, 1 / 3, 1 / 3], dtype=torch.float64)
+    (want,) = torch.autograd.grad((training.row_losses(answers, targets, loss) * share).sum(), [answers])
+    torch.testing.assert_close(training.loss_gradient(answers.detach(), targets, loss, plan), want)
+
+
+def test_training_step_compiles_into_one_graph():
+    plan = route(torch.tensor([2, 0, 2, 2]), n_modules=4)
+    x, targets = torch.randn(4, 3, generator=GENERATOR), torch.tensor([0, 1, 1, 0])
+    plain = _stacked(torch.float32)
+    other = MLPStack([w.clone() for w in plain.weights], [None, plain.params[2].clone()], "silu")
+    found = []
+    for stacked, compiled in ((plain, False), (other, True)):
+        state = AdamState.of(stacked.params)
+
+        def run(x, targets, stacked=stacked, state=state):
+            return train_step_(x * 2, targets, stacked, plan, state, 0.1, loss="softmax").sum()
+
+        step = torch.compile(run, fullgraph=True, backend="aot_eager") if compiled else run
+        losses = [step(x, targets) for _ in range(2)]
+        found.append([*losses, *stacked.params, *state.first, *state.second, state.step])
+        with pytest.raises(IndexError, match="a target is out of range"):
+            step(x, targets + 2)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[0][-1].tolist() == [2, 0, 2, 0]
 
 
 @pytest.mark.slow
