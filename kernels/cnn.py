@@ -166,9 +166,28 @@ def _grouped(
     hidden = hidden.contiguous(memory_format=torch.channels_last)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         hidden = hidden if layer == 0 else act(hidden)
+        if layer and weight.shape[1] == 1 and weight.shape[3] > 1 and strides[layer] == 1:
+            hidden = _taps(hidden, weight, bias)
+            continue
         # On a shared image the first layer of all modules is one plain convolution with many output channels.
         groups = 1 if shared and layer == 0 else n_modules
         kernel = weight.reshape(-1, *weight.shape[2:]).contiguous(memory_format=torch.channels_last)
         part = None if bias is None else bias.reshape(-1)
         hidden = F.conv2d(hidden, kernel, part, strides[layer], weight.shape[3] // 2, groups=groups)
     return hidden.reshape(batch, n_modules, weights[-1].shape[1], *hidden.shape[2:])
+
+
+def _taps(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One channel out per module from values [B, M C, H, W]: the products of all taps, their answers shifted and added.
+
+    Convolution libraries are slow for a single channel per group; this is a product with k k channels per group.
+    """
+    n_modules, _, n_in, k, _ = weight.shape
+    batch, _, height, width = values.shape
+    kernel = weight.permute(0, 3, 4, 2, 1).reshape(n_modules * k * k, n_in, 1, 1)
+    taps = F.conv2d(values, kernel, groups=n_modules).reshape(batch, n_modules, k, k, height, width)
+    # The sum over taps is part of a convolution's sum: in half precision it is rounded at its end only.
+    wide = F.pad(taps.float() if taps.element_size() == 2 else taps, [k // 2] * 4)
+    answer = sum(wide[:, :, i, j, i : i + height, j : j + width] for i in range(k) for j in range(k))
+    assert isinstance(answer, Tensor)
+    return (answer if bias is None else answer + bias[:, :, None]).to(values.dtype)

@@ -78,7 +78,7 @@ WEIGHTS = [torch.zeros(4, 5, 3, 3, 3), torch.zeros(4, 6, 5, 3, 3), torch.zeros(4
             "no gradient of an image that modules",
         ),
         ({"images": IMAGES[:0], "backend": "cpu"}, ValueError, "there is nothing to compute"),
-        ({"backend": "triton"}, ValueError, "backend triton cannot take this: it has no such kernel"),
+        ({"backend": "triton"}, ValueError, "backend triton cannot take this: it needs a CUDA device"),
         ({"backend": "cudnn"}, ValueError, "no kernel backend 'cudnn'"),
     ],
 )
@@ -91,6 +91,20 @@ def test_refusals(change, error, says):
 def test_a_backend_without_the_kernel_set_for_everything_does_not_stop_it():
     with use_backend("triton"):
         assert module_cnn(IMAGES, WEIGHTS, [None] * 3).shape == (2, 4, 1, 8, 8)
+
+
+def test_one_channel_out_in_bfloat16_is_rounded_once():
+    """The product by taps (kernels.cnn._taps) adds up in float32, as a convolution does."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 6, 8, 8, generator=generator).bfloat16()
+    shapes = ((8, 6, 3), (8, 8, 1), (1, 8, 5))
+    weights = [torch.randn(4, o, i, k, k, generator=generator).mul(0.2).bfloat16() for o, i, k in shapes]
+    biases = [torch.randn(4, o, generator=generator).bfloat16() for o, _, _ in shapes]
+    got = module_cnn(images, weights, biases)
+    exact = [[t.double() for t in group] for group in (weights, biases)]
+    want = module_cnn(images.double(), *exact, backend="reference")
+    assert got.dtype == torch.bfloat16
+    assert float((got.double() - want).norm()) < 0.01 * float(want.norm())
 
 
 def test_no_images_at_all():
