@@ -148,7 +148,7 @@ def page(result: dict[str, Any]) -> str:
                   "| | " + " | ".join(by_backend) + " | torch / package |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
         totals = [row["seconds"] for row in by_backend.values()]
         lines.append(_line("seconds of the build", totals))
-        jobs = [row["jobs"] for row in by_backend.values()]
+        jobs = [_grouped(row["jobs"]) for row in by_backend.values()]
         lines += [_line(f"job {job}", [j.get(job, 0.0) for j in jobs]) for job in _largest(jobs)]
         for name, row in by_backend.items():
             whole = sum(row["parts"].values())
@@ -160,6 +160,14 @@ def page(result: dict[str, Any]) -> str:
             lines += [f"| **{part}** | {seconds / whole:.1%} |" for part, seconds in ordered]
             lines += [f"| `{p}` | {s / whole:.1%} |" for p, s in list(row["parts"].items())[:SHOWN] if "/" in p]
     return "\n".join(lines) + "\n"
+
+
+def _grouped(jobs: Mapping[str, float]) -> dict[str, float]:
+    """Nodes are trained together, and each one's job has its share of the seconds: here as one."""
+    found: dict[str, float] = defaultdict(float)
+    for job, seconds in jobs.items():
+        found["nodes" if job.startswith("node-") else job] += seconds
+    return dict(found)
 
 
 def _largest(jobs: Sequence[Mapping[str, float]], most: int = 8) -> list[str]:

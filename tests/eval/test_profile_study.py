@@ -61,7 +61,7 @@ def test_every_build_starts_from_nothing_and_the_page_has_both(tmp_path, monkeyp
             run.runcall(sorted, [2, 1])
             run.dump_stats(file)
         seconds = 2.0 if backend == "torch" else 1.0
-        return {"process_seconds": seconds, "seconds": seconds, "jobs": {"nodes": seconds / 2}}
+        return {"process_seconds": seconds, "seconds": seconds, "jobs": {"node-a": seconds / 4, "node-b": seconds / 4}}
 
     monkeypatch.setattr(profile, "_build", build)
     result = profile.run({"vision": ["vision", "build", "/data/pictures"]}, tmp_path / "o", tmp_path / "p.json")
