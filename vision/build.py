@@ -33,7 +33,7 @@ from vision.data import ImageSet, require
 from vision.model import FORMAT
 from vision.nodes import NodeBank, NodeShape, Pooling
 from vision.plain import PlainShape, fit_plain, load_node, readings
-from vision.rules import MAX_TERMS, RuleSet, accuracy, fit_rules, harden
+from vision.rules import MAX_TERMS, RuleSet, accuracy, fit_rules, harden, some_others
 from vision.train_nodes import AnyNode, NodePlan, NodeTrainer, calibrated
 
 HELD_OUT = 0.2
@@ -157,6 +157,8 @@ class Plan:
         self.cut: Cut = cut(self.ontology, CUTS.get(recipe.cut, recipe.cut))
         self.is_root = self.cut.concepts == (self.ontology.root,)
         self.learn, self.held = split_rows(self.labels, recipe.seed)
+        # What nodes are calibrated and rules fitted on: all held out of the own classes, a few of each other class.
+        self.fitted = self.held[some_others(self.labels[self.held], self.own)]
         self.truth: dict[str, npt.NDArray[np.int8]] = {}
         if not self.is_root:
             for name in self.cut.concepts:
@@ -255,7 +257,7 @@ class Plan:
             "rules",
             {**data, "own": list(self.recipe.classes), "concepts": list(self.truth), "mode": self.recipe.mode,
              "max_terms": self.recipe.max_terms, "code": code_hash("vision.rules", "vision.build")},
-            self.run_rules, ("primitives", *(job.name for job in nodes)), reserve_seconds=10 + 0.002 * len(self.rows),
+            self.run_rules, ("primitives", *(job.name for job in nodes)), reserve_seconds=8 + 0.0003 * len(self.rows),
         )  # fmt: skip
         return [bank, *nodes, rules, self._model_job(("rules",))]
 
@@ -314,7 +316,9 @@ class Plan:
         train(trainer, context)
         nodes = trainer.finish()
         table = np.stack([plan.truth for plan in plans], axis=1)
-        good, bad = calibrated(nodes, table, NodeBank(nodes).pooled(maps[self.held]), self.labels[self.held])
+        # A shared node must come out the same whichever model asks for it first.
+        rows = self.held if self.recipe.shared else self.fitted
+        good, bad = calibrated(nodes, table, NodeBank(nodes).pooled(maps[rows]), self.labels[rows])
         self._keep(context, good, bad)
 
     def run_plain(self, context: JobContext) -> None:
@@ -346,9 +350,9 @@ class Plan:
         if not names:
             raise ConstructibleError("no node answers its own question.", fix="train longer, or use more photographs")
         bank = NodeBank([load_node(folders[name]) for name in names])
-        labels = self.labels[self.held]
+        labels = self.labels[self.fitted]
         with context.progress.task("rules"):
-            scores = bank.scores(self._primitives(context)[self.held])
+            scores = bank.scores(self._primitives(context)[self.fitted])
             truth = np.stack([self.truth[name] for name in names], axis=1)[self.own]
             seen = harden(scores) if self.recipe.mode == "hard" else scores
             rules = fit_rules(
@@ -359,7 +363,7 @@ class Plan:
         mine = np.isin(labels, self.own)
         own_labels = np.array([self.own.index(label) for label in labels[mine]], dtype=np.int64)
         context.log(held_out_accuracy=accuracy(rules.values(seen[mine], names), own_labels))
-        rows = self.rows[self.held[mine]]
+        rows = self.rows[self.fitted[mine]]
         pixels = np.array(self.images.pixels[rows])
         save_tensors(
             context.folder / "evidence.safetensors",

@@ -172,7 +172,7 @@ def fit_rules(
         truth: 1, 0 or -1, int8 [len(classes), concepts].
         class_names: one per class of the model.
     """
-    rows = _some_others(labels, classes)
+    rows = some_others(labels, classes)
     scores, labels = scores[rows], labels[rows]
     weights, thresholds = np.ones(truth.shape), np.zeros(len(classes))
     allowed = truth >= 0
@@ -196,7 +196,7 @@ def fit_rules(
     return RuleSet(rules)
 
 
-def _some_others(labels: npt.NDArray[np.int64], classes: Sequence[int]) -> npt.NDArray[np.int64]:
+def some_others(labels: npt.NDArray[np.int64], classes: Sequence[int]) -> npt.NDArray[np.int64]:
     """All rows of the model's classes, the first few of each other class."""
     rows = []
     for label in np.unique(labels):
