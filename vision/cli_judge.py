@@ -65,12 +65,9 @@ def probe(model: Path, data: str, n_random: int, as_json: bool) -> None:
     """Ask every node of MODEL about every other concept, on the validation photographs of DATA. Trains nothing.
 
     Leakage: what scores say beyond their concepts (OIS, NIS). Overlap: what nodes carry beside their own concept,
-    against untrained nodes. Writes probe.json into MODEL.
+    against untrained nodes. Leaves MODEL as it is.
     """
-    from ontology.io import write_json
-
     figures = run_probe(model, data, n_random)
-    write_json(model / "probe.json", figures)
     if as_json:
         click.echo(json.dumps(figures, indent=1))
         return

@@ -93,20 +93,31 @@ def responses(head: Head, scores: Floats) -> Floats:
     return np.stack(out)
 
 
-def against_table(response: Floats, truth: npt.NDArray[np.int8]) -> float:
-    """Share of a head's response (rise or fall from a concept's absence to its presence) that runs against the table:
-    down where the concept is true of the class, up where it is false. Shares of classes compete, so that even the table
-    alone may be a per cent above 0.
+def changes(head: Head, scores: Floats) -> Floats:
+    """How far each class's score moves, on average, from a concept's absence to its presence, [k, classes], less the
+    mean over classes: what all classes gain alike decides nothing."""
+    out = []
+    for j in range(scores.shape[1]):
+        without, present = scores.copy(), scores.copy()
+        without[:, j], present[:, j] = 0.0, 1.0
+        out.append((head(present) - head(without)).mean(0))
+    moved = np.stack(out)
+    return moved - moved.mean(1, keepdims=True)
+
+
+def against_table(change: Floats, truth: npt.NDArray[np.int8]) -> float:
+    """Share of what a head makes of concepts that runs against the table: over all pairs of a class that has a concept
+    and one that has it not, how far the concept's presence moves the second ahead of the first, as a share of how far
+    it moves the two apart in either direction.
 
     Args:
-        response: see `responses`.
+        change: see `changes`.
         truth: int8 [classes, k].
     """
-    change = (response[:, :, -1] - response[:, :, 0]).T
-    said = truth >= 0
-    wrong = np.where(truth == 1, change < 0, change > 0) & said
-    total = float(np.abs(change[said]).sum())
-    return float(np.abs(change[wrong]).sum()) / total if total else 0.0
+    apart = change[:, :, None] - change[:, None, :]
+    pairs = (truth.T == 1)[:, :, None] & (truth.T == 0)[:, None, :]
+    total = float(np.abs(apart[pairs]).sum())
+    return float(np.maximum(-apart[pairs], 0).sum()) / total if total else 0.0
 
 
 def draw(
@@ -122,7 +133,7 @@ def draw(
         y0 = top + c * (tall + 34)
         body.append(f'<text x="8" y="{y0 + tall / 2:.0f}" font-weight="bold">{escape(label)}</text>')
         moved = np.abs(last[:, c, -1] - last[:, c, 0])
-        for place, j in enumerate(np.argsort(-moved, kind="stable")[:SHOWN]):
+        for place, j in enumerate(int(i) for i in np.argsort(-moved, kind="stable")[:SHOWN]):
             x0 = left + place * (wide + 24)
             mark = {1: "has it", 0: "has it not", -1: "unclear"}[int(truth[c, j])]
             title = f"{names[j].replace('_', ' ')} ({mark})"
@@ -164,14 +175,16 @@ def judge_heads(
     }  # fmt: skip
     some = taught[:: max(1, len(taught) // 200)]
     curves = {name: responses(head, some) for name, (head, _) in heads.items()}
-    change = {name: (curve[:, :, -1] - curve[:, :, 0]).ravel() for name, curve in curves.items()}
+    change = {name: changes(head, some) for name, (head, _) in heads.items()}
     rows = {}
     for name, (head, size) in heads.items():
         right = head(scores).argmax(1) == target
-        like = np.corrcoef(change[name], change["rules"])[0, 1] if change[name].any() and change["rules"].any() else 0.0
+        like = 0.0
+        if change[name].any() and change["rules"].any():
+            like = np.corrcoef(change[name].ravel(), change["rules"].ravel())[0, 1]
         rows[name] = {
             "accuracy": float(right.mean()), "photographs": len(target), "parameters": size,
-            "against_table": against_table(curves[name], truth), "like_the_rules": float(like),
+            "against_table": against_table(change[name], truth), "like_the_rules": float(like),
             "right": right.astype(int).tolist(),
         }  # fmt: skip
     return rows, curves

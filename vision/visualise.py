@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE = 64
-STEPS = 40
+STEPS = 24
 STEP_SIZE = 6.0
 """Mean change of a pixel in a step, of 255."""
 JITTER = 4
@@ -152,9 +152,11 @@ def _edges(plane: Tensor, bins: int, period: float) -> Tensor:
     import torch.nn.functional as F
 
     padded = F.pad(plane, (1, 1, 1, 1), mode="replicate")
-    smooth, rise = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0])
-    dx = F.conv2d(padded, torch.outer(smooth, rise)[None, None])
-    dy = F.conv2d(padded, torch.outer(rise, smooth)[None, None])
+    # Shifted sums: a convolution of one channel is slow, its gradient slower.
+    rise = padded[..., 2:] - padded[..., :-2]
+    dx = rise[..., :-2, :] + 2 * rise[..., 1:-1, :] + rise[..., 2:, :]
+    fall = padded[..., 2:, :] - padded[..., :-2, :]
+    dy = fall[..., :-2] + 2 * fall[..., 1:-1] + fall[..., 2:]
     size = (dx**2 + dy**2 + 1e-12).sqrt() / 8
     there = size >= 1e-4
     angle = torch.rad2deg(torch.atan2(dy, torch.where(there, dx, torch.ones_like(dx))))

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from tests.vision.small import SmallWorld
 from vision.cli import vision
-from vision.heads import against_table, draw, fit_head, judge_heads, responses, table_head
+from vision.heads import against_table, changes, draw, fit_head, judge_heads, responses, table_head
 from vision.part_world import CLASSES, PARTS
 
 LABELS = ("bus", "cup", "bee", "daisy")
@@ -39,7 +39,7 @@ def test_on_right_nodes_every_head_follows_the_table(scored):
     for name, row in rows.items():
         assert row["accuracy"] > 0.95 and row["against_table"] < 0.1, name
         assert row["like_the_rules"] > 0.7, name
-    assert rows["table"]["against_table"] < 0.02 and rows["table"]["parameters"] == 0
+    assert rows["table"]["against_table"] == 0 and rows["table"]["parameters"] == 0
 
 
 def test_on_inverted_nodes_a_free_head_hides_what_a_forced_one_shows(scored):
@@ -47,7 +47,7 @@ def test_on_inverted_nodes_a_free_head_hides_what_a_forced_one_shows(scored):
     rows, _ = judged(1 - scores, labels)
     for name in ("signed linear", "small net"):
         assert rows[name]["accuracy"] > 0.95 and rows[name]["against_table"] > 0.9
-    assert rows["table"]["accuracy"] < 0.1 and rows["table"]["against_table"] < 0.02
+    assert rows["table"]["accuracy"] < 0.1 and rows["table"]["against_table"] == 0
 
 
 def test_a_response_is_the_mean_share_as_one_concept_moves():
@@ -59,8 +59,11 @@ def test_a_response_is_the_mean_share_as_one_concept_moves():
     moved[:, 0] = 1.0
     powers = np.exp(head(moved))
     assert found[0, 0, -1] == pytest.approx((powers / powers.sum(1, keepdims=True))[:, 0].mean())
-    assert against_table(found, np.array([[1, 0], [0, 1]])) == 0
-    assert against_table(found, np.array([[0, 1], [1, 0]])) == 1
+    change = changes(head, scores)
+    assert np.allclose(change, [[10, -10], [-10, 10]])
+    assert against_table(change, np.array([[1, 0], [0, 1]])) == 0
+    assert against_table(change, np.array([[0, 1], [1, 0]])) == 1
+    assert against_table(change, np.array([[1, -1], [1, 0]])) == 0  # nothing to compare: no pair differs
 
 
 def test_a_net_learns_what_no_linear_head_can():
