@@ -16,6 +16,7 @@ from eval.tasks.images import BINS, CORRUPTIONS, judge_all
 from ontology.errors import UsageError
 from ontology.progress import Progress
 from tests.vision.small import SmallWorld, build_small, make_world
+from vision.data import read_images
 from vision.model import load
 from vision.score import score
 
@@ -77,6 +78,29 @@ def test_a_classifier_from_elsewhere_knows_some_of_the_classes(
     assert read_header(path)["figures"]["accuracy"]["value"] is not None
     with pytest.raises(UsageError, match="cannot do what the task 'bits' needs"):
         run(open_specs([str(folders[2])]), load_tasks("bits"), Options(), tmp_path, progress=QUIET)
+
+
+def test_a_classifiers_figures_are_those_of_transformers(
+    world: SmallWorld, folders: list[Path], tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    options = Options(data=str(world.folder))
+    (path,) = run(open_specs([str(folders[2])]), load_tasks("images"), options, tmp_path, progress=QUIET)
+    network = AutoModelForImageClassification.from_pretrained(folders[2]).eval()
+    images = read_images(str(world.folder), "validation", size=32)
+    names = [images.classes[i] for i in images.labels]
+    index = {name: i for i, name in network.config.id2label.items()}
+    known = np.array([name in index for name in names])
+    wanted = torch.tensor([index[name] for name in names if name in index])
+    pixels = torch.from_numpy((images.pixels[known] / 255.0 - 0.5) / 0.5).float().permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        logits = network(pixel_values=pixels).logits.double()
+    bits = torch.nn.functional.cross_entropy(logits, wanted) / np.log(2)
+    figures = read_header(path)["figures"]
+    assert figures["log loss in bits"]["value"] == pytest.approx(float(bits), abs=1e-4)
+    assert figures["accuracy"]["value"] == pytest.approx(float((logits.argmax(1) == wanted).double().mean()))
 
 
 def test_corruptions_change_pictures_and_repeat(world: SmallWorld, folders: list[Path], tmp_path: Path) -> None:
