@@ -21,6 +21,8 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/constructible kernels bench
 	$(BIN)/constructible eval bench
+	$(BIN)/constructible eval curve-code $(CURVE_CODE_ARGS)
+	$(BIN)/constructible eval curve-images $(CURVE_IMAGES_ARGS)
 	$(BIN)/constructible eval leaderboard --write docs
 	$(BIN)/constructible eval report --out docs
 

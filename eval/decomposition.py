@@ -206,11 +206,13 @@ def figure(found: Sequence[Line], title: str = "Decomposition curve") -> str:
     for i, line in enumerate(found):
         points = [_point(order.index(cut), one, cut) for cut, one in line.points.items()]
         series.append(Series(line.name, points, dashed=i > 0))
-    for i, line in enumerate(found):
-        for step in line.controls:
+    controls: dict[str, list[Point]] = {}
+    for line in found:
+        for place, step in enumerate(line.controls):
             if step.upper in order:
-                point = _point(order.index(step.upper) + 0.12 * (i + 1), line.control_points[step.lower], "")
-                series.append(Series(f"{step.lower}{', ' + line.name.split()[0] if len(found) > 1 else ''}", [point]))
+                x = order.index(step.upper) + 0.12 + 0.04 * (place % 2)
+                controls.setdefault(step.lower, []).append(_point(x, line.control_points[step.lower], ""))
+    series += [Series(name, points, joined=False) for name, points in controls.items()]
     return line_plot(series, "cut, from the root down", found[0].metric.name, title=title) if found else ""
 
 

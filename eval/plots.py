@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from cgpt.page import escape
 
 WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 16, 48
+_LEFT, _LEGEND, _TOP, _BOTTOM = 64, 150, 16, 48
+_LETTER = 6.4
+"""Width of a letter of the legend, about."""
 _COLOURS = ("var(--ours, #1f77b4)", "var(--keyword, #6f3aa8)", "var(--good, #1b6b3a)", "var(--bad, #a3341f)",
             "var(--muted, #5a626b)", "var(--number, #9a4a00)")  # fmt: skip
 
@@ -27,11 +29,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one line, in order of x."""
+    """Points of one line, in order of x; not `joined`: points that stand for themselves."""
 
     name: str
     points: Sequence[Point]
     dashed: bool = False
+    joined: bool = True
 
 
 def line_plot(
@@ -49,26 +52,30 @@ def line_plot(
         if log and min(values) <= 0:
             raise ValueError("a logarithmic axis needs values above 0")
     ys = [value for p in points for value in (p.y, p.low, p.high) if value is not None and (value > 0 or not log_y)]
+    right = round(max(_LEGEND, min(260.0, 34 + _LETTER * max(len(one.name) for one in series))))
     x_low, x_high = _range([p.x for p in points], log_x)
     y_low, y_high = _range(ys, log_y)
 
     def at_x(x: float) -> float:
         share = (math.log(x / x_low) / math.log(x_high / x_low)) if log_x else (x - x_low) / (x_high - x_low)
-        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + share * (WIDTH - _LEFT - right)
 
     def at_y(y: float) -> float:
         y = max(y, y_low)
         share = (math.log(y / y_low) / math.log(y_high / y_low)) if log_y else (y - y_low) / (y_high - y_low)
         return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM}"/>']
+    parts = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - right}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM}"/>']
     for tick in _ticks(y_low, y_high, log_y):
         y = at_y(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_shown(tick)}</text>')
     labels = {point.x: point.label for point in points if point.label}
+    crowded = sum(map(len, labels.values())) * _LETTER > 0.8 * (WIDTH - _LEFT - right)
     for x, label in labels.items():
-        parts.append(f'<text x="{at_x(x):.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>')
+        for row, words in enumerate(label.split(" ", 1) if crowded else [label]):
+            y = HEIGHT - _BOTTOM + (14 + 12 * row if crowded else 18)
+            parts.append(f'<text x="{at_x(x):.1f}" y="{y}" text-anchor="middle">{escape(words)}</text>')
     if not labels:
         for tick in _ticks(x_low, x_high, log_x):
             parts.append(
@@ -78,7 +85,8 @@ def line_plot(
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{'M' if i == 0 else 'L'}{at_x(p.x):.1f} {at_y(p.y):.1f}" for i, p in enumerate(one.points))
         dash = ' stroke-dasharray="5 4"' if one.dashed else ""
-        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        if one.joined:
+            parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         for p in one.points:
             if p.low is not None and p.high is not None:
                 parts.append(
@@ -87,10 +95,10 @@ def line_plot(
                 )
             parts.append(f'<circle cx="{at_x(p.x):.1f}" cy="{at_y(p.y):.1f}" r="3.5" fill="{colour}"/>')
         y = _TOP + 14 + 20 * number
-        parts.append(f'<circle cx="{WIDTH - _RIGHT + 18}" cy="{y - 4}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - _RIGHT + 28}" y="{y}">{escape(one.name)}</text>')
+        parts.append(f'<circle cx="{WIDTH - right + 18}" cy="{y - 4}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{WIDTH - right + 28}" y="{y}">{escape(one.name)}</text>')
     parts.append(
-        f'<text x="{(_LEFT + WIDTH - _RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>'
+        f'<text x="{(_LEFT + WIDTH - right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
     )
     parts.append(
         f'<text transform="translate(14 {(HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)" text-anchor="middle">'
