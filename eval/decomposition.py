@@ -256,7 +256,7 @@ def page(raw: Mapping[str, Any], figure_name: str, raw_name: str) -> str:
     for build in raw["builds"]:
         builds.setdefault(build["cut"], []).append(build)
     git = raw["environment"].get("git") or {}
-    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    dirty = " with uncommitted changes" if git.get("changed") else ""
     seeds = max((line.seeds for line in found), key=len, default=[])
     text = f"# Decomposition curve: {raw['track']}\n\n"
     text += "".join(f"{paragraph}\n\n" for paragraph in raw["method"])
@@ -280,6 +280,9 @@ def page(raw: Mapping[str, Any], figure_name: str, raw_name: str) -> str:
             continue
         nets = f"{np.mean([row['nets'] for row in rows]):,.0f}" if rows else "0"
         parameters = f"{np.mean([row['parameters'] for row in rows]):,.0f}" if rows else "0"
+        if rows and "kept" in rows[0]:
+            nets += f", of which {np.mean([row['kept'] for row in rows]):,.0f} specialists kept"
+            parameters += f", {np.mean([row['kept_parameters'] for row in rows]):,.0f} kept"
         cells = []
         for line in found:
             one = line.points.get(name) or line.control_points.get(name)

@@ -13,7 +13,7 @@ from eval.models import EvalModel
 from ontology.errors import ConstructibleError
 from ontology.io import read_json
 from vision.data import ImageSet, read_images
-from vision.model import Constructed, load
+from vision.model import Constructed, load, probabilities
 
 BATCH = 250
 Pixels = npt.NDArray[np.uint8]
@@ -29,6 +29,10 @@ class ImageModel(EvalModel):
     def class_values(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """float64[n, classes] of pictures uint8[n, size, size, 3]."""
         raise NotImplementedError
+
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Probabilities of the classes, float64[n, classes], from class values."""
+        return probabilities(values)
 
     def features(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """float64[n, d]: what it says of pictures before it decides, or else its class values."""
@@ -69,6 +73,10 @@ class OurImages(ImageModel):
         """See ImageModel."""
         return self.model.values(pixels)
 
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See ImageModel: a monolith's are those of its own softmax."""
+        return super().shares(values) if isinstance(self.model, Constructed) else _of_log_odds(values)
+
     @property
     def parameters(self) -> int:
         """See EvalModel."""
@@ -100,10 +108,18 @@ class HuggingFaceImages(ImageModel):
         share = np.clip(powers / powers.sum(1, keepdims=True), 1e-12, 1 - 1e-12)
         return np.log(share) - np.log1p(-share)
 
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See ImageModel: those of the network's own softmax."""
+        return _of_log_odds(values)
+
     @property
     def parameters(self) -> int:
         """See EvalModel."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def _of_log_odds(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1 / (1 + np.exp(-values))
 
 
 def open_ours(name: str, folder: Path) -> OurImages:

@@ -214,7 +214,7 @@ class _Node:
         x = maps[[self.channels.index(name) for name in self.said["reads"]]].astype(np.float64) / 255
         for layer in ("first", "second", "third"):
             weight = self.weights[layer]
-            stride = 2 if layer == "second" and weight.shape[-1] > 1 else 1
+            stride = 2 if layer == "first" and weight.shape[-1] > 1 else 1
             x = _convolve(x, weight, stride) + self.weights[f"{layer}_bias"][:, None, None]
             if layer != "third":
                 x = np.maximum(x, 0)

@@ -108,16 +108,15 @@ class Judged:
     calibration: np.ndarray
 
 
-def judge_all(values: np.ndarray, own: np.ndarray, labels: np.ndarray) -> Judged:
+def judge_all(values: np.ndarray, shares: np.ndarray, own: np.ndarray, labels: np.ndarray) -> Judged:
     """Judge the class values float64[n, C] of photographs.
 
     Args:
+        shares: float64[n, C], the classes' probabilities.
         own: int64[n], index of the right class among the model's, -1 where it does not know it.
         labels: int64[n], class in the data.
     """
     n, n_classes = values.shape
-    powers = np.exp(values - values.max(1, keepdims=True))
-    shares = powers / powers.sum(1, keepdims=True)
     said, known = values.argmax(1), own >= 0
     f1, f1_weight = np.zeros(n), np.zeros(n)
     balanced, balanced_weight = np.zeros(n), np.zeros(n)
@@ -149,7 +148,7 @@ def _judged(model: ImageModel, source: str, change: str) -> tuple[ImageSet, np.n
     images, values = model.values_of(source, change, CORRUPTIONS.get(change, _same))
     index = {name: i for i, name in enumerate(model.classes)}
     own = np.array([index.get(name, -1) for name in images.classes])[images.labels]
-    return images, values, judge_all(values, own, np.asarray(images.labels))
+    return images, values, judge_all(values, model.shares(values), own, np.asarray(images.labels))
 
 
 def _judge(model: ImageModel, photograph: Photograph, change: str) -> dict[str, float]:

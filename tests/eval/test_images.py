@@ -17,7 +17,7 @@ from ontology.errors import UsageError
 from ontology.progress import Progress
 from tests.vision.small import SmallWorld, build_small, make_world
 from vision.data import read_images
-from vision.model import load
+from vision.model import load, probabilities
 from vision.score import score
 
 QUIET = Progress(quiet=True)
@@ -121,7 +121,7 @@ def test_weights_make_the_usual_figures_of_uneven_classes() -> None:
     labels = rng.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05])
     own = np.where(labels < 3, labels, -1)
     values = rng.normal(0, 1, (300, 3)) + 2 * np.eye(4)[labels][:, :3]
-    made = judge_all(values, own, labels)
+    made = judge_all(values, probabilities(values), own, labels)
     said, known = values.argmax(1), own >= 0
     f1s, balanced = [], []
     for c in range(3):
