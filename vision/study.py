@@ -45,6 +45,7 @@ class Study:
 
     Attributes:
         differences: a study may leave comparisons of two of its rows here, photograph by photograph.
+        seconds: of each build by its name, reused work counted as first spent.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Study:
         self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
         self.store = Store(out / ".store")
         self.differences: list[dict[str, Any]] = []
+        self.seconds: dict[str, float] = {}
 
     def model(self, name: str, recipe: Recipe, images: ImageSet | None = None) -> Constructed | RootModel:
         """Build (or find) one model and open it."""
         folder = self.out / name
-        build(images or self.images, self.library, folder, self.budget, recipe, store=self.store,
-              progress=self.progress)  # fmt: skip
+        fitted = build(images or self.images, self.library, folder, self.budget, recipe, store=self.store,
+                       progress=self.progress)  # fmt: skip
+        self.seconds[name] = fitted.total_seconds
         return load(folder)
 
     def keep(self, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def cuts(study: Study) -> dict[str, list[dict[str, Any]]]:
     for seed, classes in study.draws:
         for row in [row for row in ROWS if not study.only or row in study.only]:
             recipe = Recipe(classes=classes, seed=seed, cut=row.removesuffix(OWN), others=not row.endswith(OWN))
-            figures = study.figures(study.model(f"{row}-{seed}", recipe))
+            figures = study.figures(study.model(f"{row}-{seed}", recipe)) | {"seconds": study.seconds[f"{row}-{seed}"]}
             rows.setdefault(row, []).append(figures)
             study.progress.note(f"draw {seed}, {row}: {figures['accuracy']:.1%}")
             study.keep(rows)
@@ -247,7 +250,11 @@ def table(made: dict[str, Any]) -> str:
         for key in keys:
             known = [row[key] for row in rows if row.get(key) is not None]
             cells.append(
-                "" if not known else f"{np.mean(known):,.0f}" if key == "parameters" else f"{np.mean(known):.3f}"
+                ""
+                if not known
+                else f"{np.mean(known):,.0f}"
+                if key in ("parameters", "seconds")
+                else f"{np.mean(known):.3f}"
             )
         lines.append("| " + " | ".join(cells) + " |")
     for d in made.get("differences", ()):
