@@ -207,8 +207,9 @@ class _Nodes(torch.autograd.Function):
         images, *params = ctx.saved_tensors
         need_images, _, _, *need = ctx.needs_input_grad
         weights, biases = params[: nc.LAYERS], params[nc.LAYERS :]
+        strides, activation = ctx.rest
         d_images, d_weights, d_biases = backward(
-            grads[0], images, weights, biases, *ctx.rest, ctx.kept, [need_images, *need]
+            grads[0], images, weights, biases, strides, activation, ctx.kept, [need_images, *need]
         )
         return d_images, None, None, *d_weights, *d_biases
 

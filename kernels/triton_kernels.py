@@ -4,7 +4,8 @@ One program takes one tile of rows, all of one module, so the weights of a modul
 cache while its tiles run. No atomics: every number is written by one program, in one order.
 """
 
-# pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
+# pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false
 # (triton is an extra; inside a kernel, constexpr decides which branch exists)
 from __future__ import annotations
 

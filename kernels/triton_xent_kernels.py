@@ -3,7 +3,7 @@
 Like triton_kernels.py: one program writes a number, in one order; no atomics.
 """
 
-# pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
+# pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton

@@ -145,8 +145,8 @@ def test_feature_nodes_match_reference(dtype, n_modules, channels, kernels, stri
     ]
     biases = [_normal(generator, n_modules, c, dtype=dtype) if has_bias else None for c in channels[1:]]
     got = module_cnn(images, weights, biases, strides=strides, activation="silu", backend="triton")
-    double = [[None if t is None else t.detach().double() for t in group] for group in (weights, biases)]
-    want = module_cnn(images.detach().double(), *double, strides=strides, activation="silu", backend="reference")
+    exact = [w.detach().double() for w in weights], [None if b is None else b.detach().double() for b in biases]
+    want = module_cnn(images.detach().double(), *exact, strides=strides, activation="silu", backend="reference")
     _close(got, want, dtype)
     if dtype == torch.float32:
         plain = module_cnn(images, weights, biases, strides=strides, activation="silu", backend="torch")

@@ -98,7 +98,7 @@ def test_float32_on_the_cpu_is_chosen_without_asking(monkeypatch):
     monkeypatch.setattr(cpu_cnn, "forward", lambda *a: (called.append(1), run(*a))[1])
     module_cnn(images, weights, biases)
     assert called == [1]
-    module_cnn(images.double(), [w.double() for w in weights], [b.double() for b in biases])
+    module_cnn(images.double(), [w.double() for w in weights], [None if b is None else b.double() for b in biases])
     module_cnn(images.requires_grad_(), weights, biases)
     monkeypatch.setenv("CONSTRUCTIBLE_KERNELS", "torch")
     module_cnn(images.detach(), weights, biases)
