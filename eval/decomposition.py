@@ -156,7 +156,7 @@ def _line(raw: Mapping[str, Any], name: str) -> Line:
     far = [(a, b, loss(tables[b, ""], tables[a, ""])) for a, b in dict.fromkeys(others)]
     rows = [*steps, *far, *((cut, control, comparison) for control, (cut, comparison, _) in beside.items())]
     q = benjamini_hochberg([row[2].p_value for row in rows])[1] if rows else np.zeros(0)
-    every = [Step(*row, float(q[i])) for i, row in enumerate(rows)]
+    every = [Step(row[0], row[1], row[2], float(q[i])) for i, row in enumerate(rows)]
     made, controls = every[: len(steps)], every[len(steps) + len(far) :]
     worst = max(made, key=lambda step: step.loss.estimate, default=None)
     share = (
