@@ -8,15 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cgpt.corpus import Corpus, SourceFile, read_corpus
 from ontology.errors import ConstructibleError
 
-if TYPE_CHECKING:
-    from cgpt.model import LanguageModel
+
+class Scorer(Protocol):
+    """A model in one of the settings."""
+
+    concepts: tuple[str, ...]
+
+    def score_file(self, data: bytes, path: str = "", project: str = "") -> FileScore:
+        """Bits of every token of a file and of its end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,7 @@ class Score:
         }
 
 
-def score_files(
-    model: LanguageModel, files: Sequence[SourceFile], advance: Callable[[int], None] | None = None
-) -> Score:
+def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[int], None] | None = None) -> Score:
     """Score every file on its own; `advance` is told the bytes done after each."""
     started = time.monotonic()
     scores = []
