@@ -173,7 +173,7 @@ class _Plan:
             {"code": code_hash("cgpt.fit_mixer", *_MIXER_CODE),
              "router": sha256_file(self.recipe.router), "owner": self._owner()},
             self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
-            reserve_seconds=10 + 0.2 * self.size_mb,
+            reserve_seconds=5 + min(15.0, 1.5 * self.size_mb) + 0.12 * self.size_mb,
         )  # fmt: skip
         jobs.append(index)
         if self.cut.nets:
@@ -271,7 +271,8 @@ class _Plan:
         trainer = NetTrainer(
             members, declared, examples, self.vocab_size, self.recipe.shape, self.recipe.seed, split
         )  # fmt: skip
-        train(trainer, context)
+        # Looking what specialists earn takes time with the held-out tokens, of which there is a most.
+        train(trainer, context, keep_seconds=min(12.0, 2.0 + 0.8 * self.size_mb) if len(split.net) else 0.0)
         nets = trainer.finish()
         self._check_sizes(nets)
         if len(split.net) and corpus.held_out.any():

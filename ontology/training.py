@@ -61,6 +61,7 @@ def train(
     steps: int | None = None,
     seconds: float | None = None,
     checkpoint_seconds: float = 10.0,
+    keep_seconds: float = 0.0,
     name: str = "training",
 ) -> Trained:
     """Train until a number of steps or seconds is reached, continuing from the context's checkpoint.
@@ -72,6 +73,7 @@ def train(
         steps: how many; None takes the budget's.
         seconds: how many at most; None takes the job's part of the budget's minutes.
         checkpoint_seconds: how often the state is saved.
+        keep_seconds: of the job's part of the budget, for what the job does after training.
         name: tells the checkpoints of several trainings in one job apart.
 
     Raises:
@@ -100,7 +102,10 @@ def train(
                 left = None
                 fraction, over = (index / steps if steps else 1.0), index >= steps
             else:
-                left = context.seconds_left() if seconds is None else max(0.0, seconds - used - elapsed)
+                if seconds is None:
+                    left = max(0.0, context.seconds_left() - keep_seconds)
+                else:
+                    left = max(0.0, seconds - used - elapsed)
                 fraction = min(1.0, (used + elapsed) / max(1e-9, used + elapsed + left))
                 over = left <= 0.0 and index > 0
             now = time.monotonic()

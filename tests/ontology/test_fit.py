@@ -262,6 +262,18 @@ def test_training_by_minutes_uses_them_and_ends_at_fraction_one(tmp_path: Path) 
     assert lines and lines[-1]["job"] == "counting" and lines[-1]["step"] == len(trainer.steps)
 
 
+def test_what_follows_a_training_has_its_part_kept(tmp_path: Path) -> None:
+    left: list[float] = []
+    trainer = Counter(pause=0.01)
+
+    def run(context: JobContext) -> None:
+        train(trainer, context, keep_seconds=9.0)
+        left.append(context.seconds_left())
+
+    fit([Job("counting", {}, run, kind="net")], tmp_path, budget=Budget(minutes=1 / 6), progress=QUIET)
+    assert 6.0 < left[0] <= 9.0 and trainer.fractions[-1] > 0.9
+
+
 def test_a_training_without_budget_or_with_a_broken_loss_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing says how long to train"):
         run_training(tmp_path / "a", Counter(), Budget())
