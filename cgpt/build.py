@@ -36,7 +36,7 @@ from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 
 MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 16_000_000
-NET_ROWS_PER_SECOND = 30_000
+NET_ROWS_PER_SECOND = 12_000
 """About what two cores train on; decides only how many positions are made ready."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
