@@ -74,8 +74,8 @@ class OurImages(ImageModel):
         return self.model.values(pixels)
 
     def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """See ImageModel: a monolith's are those of its own softmax."""
-        return super().shares(values) if isinstance(self.model, Constructed) else _of_log_odds(values)
+        """See ImageModel: the model's own."""
+        return self.model.shares(values)
 
     @property
     def parameters(self) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ontology.errors import ConstructibleError
 from vision.bank import primitives
 from vision.data import decode
-from vision.model import Constructed, Recogniser, probabilities
+from vision.model import Constructed, Recogniser
 from vision.rules import Rule, harden
 
 
@@ -120,7 +120,7 @@ def predict_pixels(
     else:
         values = model.values(pixels[None])
     label = model.classes[int(values[0].argmax())]
-    shares = probabilities(values)[0].tolist()
+    shares = model.shares(values)[0].tolist()
     return Prediction(path, pixels, label, tuple(shares), tuple(values[0].tolist()), scores, dict(changes or {}))
 
 
@@ -165,7 +165,7 @@ def _terms(model: Constructed, said: Prediction, rule: Rule) -> list[dict[str, A
         influence = rule.influence[name]
         worst = 0.0 if influence >= 0 else 1.0
         then = model.rules.values(_row({**seen, name: worst}), model.bank.names)
-        then_shares = probabilities(then)[0]
+        then_shares = model.shares(then)[0]
         terms.append(
             {"concept": name, "question": model.concepts[name]["question"], "score": said.scores[name],
              "absent": influence < 0, "influence": influence, "adds": value - rule.value({**seen, name: worst}),

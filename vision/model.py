@@ -45,6 +45,10 @@ class Recogniser(Protocol):
         """Class scores float64 [n, classes] of pictures uint8 [n, size, size, 3]; above zero means "yes, this"."""
         ...
 
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Class scores as probabilities that add up to one, [n, classes]."""
+        ...
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -95,6 +99,10 @@ class Constructed:
         """Class scores of pictures; see `Recogniser`."""
         return self.values_of(self.concept_scores(pixels))
 
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See `Recogniser`: a softmax over the rules' values."""
+        return probabilities(values)
+
     @cached_property
     def evidence(self) -> Evidence:
         """The photographs that the rules were fitted on, of the model's own classes."""
@@ -122,6 +130,11 @@ class RootModel:
     def values(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Log odds of each class against the model's other classes, float64 [n, classes]."""
         return log_odds(self.monolith.values(pixels))
+
+    def shares(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See `Recogniser`: those of the network's own softmax, of which `values` are the log odds."""
+        shares = 1.0 / (1.0 + np.exp(-values))
+        return shares / shares.sum(1, keepdims=True)
 
 
 def load(folder: str | Path) -> Constructed | RootModel:

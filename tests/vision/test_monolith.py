@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ontology.errors import ConstructibleError
+from vision.explain import predict_pixels
+from vision.model import RootModel, probabilities
 from vision.monolith import Monolith, MonolithTrainer, _count, make_network, width_for
 
 
@@ -59,3 +61,14 @@ def test_training_continues_exactly_from_its_state(tmp_path):
     wrong = MonolithTrainer(*pictures(), np.arange(48), [0, 1], width=16)
     with pytest.raises(ConstructibleError, match="another training"):
         wrong.restore(half)
+
+
+def test_what_is_shown_of_a_monolith_is_its_own_softmax(tmp_path):
+    monolith = run(trainer([0, 1, 2]), 0, 4).finish(["a", "b", "c"])
+    monolith.save(tmp_path / "monolith")
+    model = RootModel(tmp_path, {"classes": ["a", "b", "c"], "size": 64})
+    pixels, _ = pictures(6)
+    values = model.values(pixels)
+    np.testing.assert_allclose(model.shares(values), probabilities(monolith.values(pixels)), rtol=1e-6)
+    said = predict_pixels(model, pixels[0], "x.png")
+    np.testing.assert_allclose(said.shares, probabilities(monolith.values(pixels[:1]))[0], rtol=1e-4)
