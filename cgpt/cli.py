@@ -38,6 +38,9 @@ for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
 @click.option("--parameters", type=click.IntRange(10_000), default=3_000_000, show_default=True,
               help="About how many parameters the transformer of the root cut has.")  # fmt: skip
 @click.option("--hidden", type=click.IntRange(8, 4096), help="Width of the nets' hidden layer (default: 256).")
+@click.option(
+    "--specialists", type=click.IntRange(0), help="Grow at most so many specialists (default: 6000; 0: none)."
+)
 @click.option("--ontology", type=click.Path(path_type=Path), help="Your own ontology.yaml.")
 @click.option("--router", type=click.Path(path_type=Path), help="Your own router.py.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for finished work that several builds share.")
@@ -45,8 +48,8 @@ for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
     corpus: str, out: Path, minutes: float | None, steps: int | None, cut: str, seed: int, vocab: int | None,
-    parameters: int, hidden: int | None, ontology: Path | None, router: Path | None, store: Path | None,
-    limit_mb: float | None, as_json: bool,
+    parameters: int, hidden: int | None, specialists: int | None, ontology: Path | None, router: Path | None,
+    store: Path | None, limit_mb: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a model of CORPUS: a folder of .py files, a Parquet file, a hub dataset id, or `stdlib`.
 
@@ -56,6 +59,7 @@ def build(
     from cgpt.build import build as run_build
     from cgpt.corpus import read_corpus
     from cgpt.nets import NetShape
+    from cgpt.specialists import MAX_SPECIALISTS
     from ontology.environment import Ledger
     from ontology.fit import Budget
     from ontology.io import make_folder
@@ -66,6 +70,7 @@ def build(
     recipe = Recipe(
         cut=cut, seed=seed, vocab_size=vocab, parameters=parameters,
         shape=NetShape() if hidden is None else NetShape(hidden=hidden),
+        specialists=MAX_SPECIALISTS if specialists is None else specialists,
         ontology=ontology or HERE / "ontology.yaml", router=router or HERE / "router.py",
     )  # fmt: skip
     progress = Progress()

@@ -101,7 +101,14 @@ def _build(name: str, train: Path, folder: Path, base: Path, minutes: float, see
         parameters = load(base / f"constructed-{seed}").parameters
         options = ["--cut", "root", "--parameters", str(parameters)]
         if name == "unrouted":
-            options = ["--cut", "python", "--hidden", str(_hidden_of(parameters, base / f"constructed-{seed}"))]
+            options = [
+                "--cut",
+                "python",
+                "--specialists",
+                "0",
+                "--hidden",
+                str(_hidden_of(parameters, base / f"constructed-{seed}")),
+            ]
     elif name == "plain":
         options = ["--cut", "plain"]
     elif name == "random":
