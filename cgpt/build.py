@@ -212,6 +212,7 @@ class _Plan:
         return {
             "format": FORMAT, "cut": self.cut.spec, "nets": self.cut.nets and self.cut.spec != "root",
             "owner": self._owner() if self.cut.spec != "root" else {}, "vocab_size": self.vocab_size,
+            "specialists": self.recipe.specialists,
             "seed": self.recipe.seed, "shape": asdict(self.recipe.shape), "budget": asdict(self.budget),
             "kept": self.recipe.kept.checksums() if self.recipe.kept else {},
             "corpus": {

@@ -24,7 +24,6 @@ N_CACHE_LEVELS = len(SCOPES) * N_FILE_LEVELS
 CACHE_LEVELS = tuple(f"{scope} {k}" for scope in SCOPES for k in FILE_LEVELS)
 
 _LEVELS = np.array(FILE_LEVELS, dtype=np.int64)
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 _SMALLEST = 1 << 10
 
 
@@ -99,45 +98,23 @@ class Cache:
 @compiled
 def last_occurrences(history, i, cache, last):  # pragma: no cover - compiled
     """Write to `last` int64[N_FILE_LEVELS] the latest position of the cache with each context that ends before
-    position i of `history`; -1: none. Hashes as `counts.extend_file_index` does."""
+    position i of `history`; -1: none."""
     last[:] = -1
     if cache.heads.shape[1] == 0:
         return
-    mask = np.uint64(cache.heads.shape[1] - 1)
     h = np.uint64(1)
     depth = 0
     for level in range(N_FILE_LEVELS):
         k = _LEVELS[level]
         while depth < k and i - depth - 1 >= 0:
-            h = (h ^ np.uint64(history[i - depth - 1] + 1)) * _MIX
-            h ^= h >> np.uint64(29)
+            h = counts.extend_hash(h, history[i - depth - 1])
             depth += 1
         if depth < k:
             return
-        slot = h & mask
-        while cache.heads[level, slot] >= 0 and cache.keys[level, slot] != h:
-            slot = (slot + np.uint64(1)) & mask
+        slot = counts.hash_slot(cache.keys, cache.heads, level, h)
         if cache.heads[level, slot] < 0:
             return
         last[level] = cache.heads[level, slot]
-
-
-@compiled
-def _seen(cache, level, j, target, stamp, mark):  # pragma: no cover - compiled
-    """(n, t, count of target) over the most recent occurrences of the context whose latest is at position j."""
-    n = 0
-    t = 0
-    c = 0
-    while j >= 0 and n < counts.RECENT:
-        token = cache.history[j]
-        n += 1
-        if token == target:
-            c += 1
-        if stamp[token] != mark:
-            stamp[token] = mark
-            t += 1
-        j = cache.previous[level, j]
-    return n, t, c
 
 
 @compiled
@@ -155,7 +132,7 @@ def cache_targets(history, begin, end, caches, n_tokens, buckets, shares):  # pr
             for level in range(N_FILE_LEVELS):
                 if last[level] >= 0:
                     mark += 1
-                    n, t, c = _seen(cache, level, last[level], history[i], stamp, mark)
+                    n, t, c = counts.recent(cache.history, cache.previous, level, last[level], history[i], stamp, mark)
                     buckets[i - begin, column] = counts.bucket(n, t)
                     shares[i - begin, column] = c / n
                 column += 1
@@ -178,7 +155,7 @@ def add_caches(history, i, caches, tables, concept, step, out, stamp, mark):  # 
         for level in range(N_FILE_LEVELS):
             if last[which, level] >= 0:
                 mark[0] += 1
-                n, t, _ = _seen(cache, level, last[which, level], 0, stamp, mark[0])
+                n, t, _ = counts.recent(cache.history, cache.previous, level, last[which, level], 0, stamp, mark[0])
                 sizes[column] = n
                 weights[column] = np.exp(
                     tables.level[column, counts.bucket(n, t)]

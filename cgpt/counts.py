@@ -144,28 +144,41 @@ def corpus_level(
 
 
 @compiled
+def extend_hash(h, token):  # pragma: no cover - compiled
+    """Hash of a context that reaches one token further back."""
+    h = (h ^ np.uint64(token + 1)) * _MIX
+    return h ^ (h >> np.uint64(29))
+
+
+@compiled
+def hash_slot(keys, heads, level, h):  # pragma: no cover - compiled
+    """Column of the hash table where a context stands, or the empty one where it belongs."""
+    mask = np.uint64(keys.shape[1] - 1)
+    slot = h & mask
+    while heads[level, slot] >= 0 and keys[level, slot] != h:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@compiled
 def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no cover - compiled
     """Note the contexts that end before positions begin..end-1 of `history`, level by level.
 
     `previous` int32[N_FILE_LEVELS, >=end]: the last earlier position with the same context, or -1. `keys` uint64 and
     `heads` int32 [N_FILE_LEVELS, power of two]: an open hash table from context to its latest position (-1: empty).
     """
-    mask = np.uint64(keys.shape[1] - 1)
     for i in range(begin, end):
         h = np.uint64(1)
         depth = 0
         for level in range(N_FILE_LEVELS):
             k = _FILE_LEVELS[level]
             while depth < k and i - depth - 1 >= 0:
-                h = (h ^ np.uint64(history[i - depth - 1] + 1)) * _MIX
-                h ^= h >> np.uint64(29)
+                h = extend_hash(h, history[i - depth - 1])
                 depth += 1
             if depth < k:
                 previous[level, i] = -1
                 continue
-            slot = h & mask
-            while heads[level, slot] >= 0 and keys[level, slot] != h:
-                slot = (slot + np.uint64(1)) & mask
+            slot = hash_slot(keys, heads, level, h)
             previous[level, i] = heads[level, slot]
             keys[level, slot] = h
             heads[level, slot] = i
@@ -174,10 +187,15 @@ def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no
 @compiled
 def file_level(history, previous, level, i, target, stamp, mark):  # pragma: no cover - compiled
     """(n, t, count of target) over the most recent occurrences of the context before position i in this file."""
+    return recent(history, previous, level, previous[level, i], target, stamp, mark)
+
+
+@compiled
+def recent(history, previous, level, j, target, stamp, mark):  # pragma: no cover - compiled
+    """(n, t, count of target) over the most recent occurrences of a context, from the latest at position j back."""
     n = 0
     t = 0
     c = 0
-    j = previous[level, i]
     while j >= 0 and n < RECENT:
         token = history[j]
         n += 1

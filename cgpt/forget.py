@@ -177,6 +177,7 @@ def _recipe(model: ConstructedLM, kept: Kept) -> Recipe:
         shape = replace(shape, **sizes)
     return Recipe(
         cut=config["cut"], seed=config["seed"], vocab_size=config["vocab_size"], shape=shape,
+        specialists=config["specialists"],
         ontology=model.folder / "ontology.yaml", router=model.folder / "router.py", kept=kept,
     )  # fmt: skip
 
