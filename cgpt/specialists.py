@@ -5,6 +5,8 @@ A specialist is the smallest module there is: which reads count for it, and two 
 of `print`, members of one class. Which read splits a concept is found by counting: the one whose values tell most
 about the tokens that follow, on positions that were not counted. Only reads that a person can name are asked, no
 positions and no caches. After training, specialists that did not earn bits on held-out files are taken out again.
+What the others earn is reported on those same files, so it flatters them; docs/experiments/specialists_curve.md judges
+whole models on files that nothing was chosen by.
 """
 
 from __future__ import annotations
