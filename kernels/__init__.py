@@ -21,6 +21,7 @@ _HOME = {
     "AdamRule": "kernels.adam",
     "AdamState": "kernels.adam",
     "bfloat16_products": "kernels.precision",
+    "keep_freed_memory": "kernels.memory",
     "train_step_": "kernels.api",
     "explain": "kernels.backends",
     "use_backend": "kernels.backends",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from kernels.backends import explain as explain
     from kernels.backends import use_backend as use_backend
     from kernels.cnn import module_cnn as module_cnn
+    from kernels.memory import keep_freed_memory as keep_freed_memory
     from kernels.plan import Plan as Plan
     from kernels.plan import route as route
     from kernels.precision import bfloat16_products as bfloat16_products

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from kernels.memory import keep_freed_memory
 from ontology.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConstructibleError, did_you_mean
 from ontology.registry import COMMANDS, Registry
 
@@ -102,6 +103,7 @@ def main() -> None:
     # Threads that wait for each other must sleep, not spin: on a busy machine spinning made training 20 times slower
     # (docs/experiments/threads.md). It has to be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     sys.exit(run(constructible))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kernels.memory import keep_freed_memory
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import load_tensors, save_tensors
 from ontology.progress import count
@@ -80,6 +81,7 @@ def train(
         UsageError: neither steps nor seconds are given by argument or budget.
         ConstructibleError: the loss is no longer finite.
     """
+    keep_freed_memory()
     if steps is None and seconds is None:
         steps = context.steps
     timed = steps is None
