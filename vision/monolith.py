@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json, save_tensors, write_json
-from vision.train_nodes import has_fast_bf16
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,12 +6,12 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from vision.bank import mirror
 from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, calibration, pool
@@ -211,14 +211,6 @@ class NodeTrainer:
             for t in range(6):
                 named |= {f"{g}.p{t}": params[t], f"{g}.m{t}": adam.first[t], f"{g}.v{t}": adam.second[t]}
         return named
-
-
-def has_fast_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware (AMX); elsewhere float32 is faster."""
-    try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def moved(pictures: npt.NDArray[np.uint8], by: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
