@@ -54,12 +54,14 @@ def quickstart(minutes: float, out: Path, as_json: bool) -> None:
 @click.option("--train", help="Corpus the models were built from, for the tasks that compare with it.")
 @click.option("--benchmarks", type=click.Path(file_okay=False, path_type=Path), help="Folder of published benchmarks.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many examples per task.")
+@click.option("--without-known", is_flag=True,
+              help="Leave out files that a MODEL was trained on, whole or (with --train) in parts.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), help="A MODEL that holds {seed} stands for this many, from 0.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/eval"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the headers of all results as JSON.")
 def run(
     models: tuple[str, ...], task_names: str, data: str, train: str | None, benchmarks: Path | None,
-    limit: int | None, seeds: int | None, out: Path, as_json: bool,
+    limit: int | None, without_known: bool, seeds: int | None, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure each MODEL on tasks; the same command again measures only what is missing.
 
@@ -74,8 +76,11 @@ def run(
 
     options = Options(data, train, benchmarks, limit)
     command = " ".join(["constructible eval run", *models, f"--tasks {task_names}", f"--data {data}",
-                        *([f"--limit {limit}"] if limit else [])])  # fmt: skip
-    paths = run_tasks(open_specs(models, seeds), load_tasks(task_names), options, out, command=command)
+                        *([f"--train {train}"] if train else []), *([f"--limit {limit}"] if limit else []),
+                        *(["--without-known"] if without_known else []),
+                        *([f"--seeds {seeds}"] if seeds else [])])  # fmt: skip
+    specs, tasks = open_specs(models, seeds), load_tasks(task_names)
+    paths = run_tasks(specs, tasks, options, out, command=command, without_known=without_known)
     headers = [read_header(path) for path in paths]
     if as_json:
         click.echo(json.dumps([{"path": str(p), **h} for p, h in zip(paths, headers, strict=True)], indent=1))

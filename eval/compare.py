@@ -1,8 +1,6 @@
-"""Two models on the same examples: paired differences with intervals, and every reason why the pair is not a fair one.
+"""Two models on the same examples: paired differences with intervals, unless `eval.objections` finds the pair unfair.
 
-Objections are of two kinds. Some make the figures themselves incomparable (other bytes, missing examples, a leaked test
-file): such a pair is never compared. Others say that the budgets differ (data, seconds or FLOPs, parameters, machine):
-such a pair is refused as well, and compared only by a person who asks for it, under the list of what is unequal.
+A figure that is counted in a model's own tokens is compared only where both cut every file into as many.
 """
 
 from __future__ import annotations
@@ -10,48 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from eval.budgets import Budget
+from eval.objections import TOLERANCE, Clock, Objection, Side, objections_to, refusal
 from eval.records import Results, read_results
 from eval.runner import MANY_CLUSTERS
 from eval.tasks.base import Metric
 from ontology.errors import CheckFailed, ConstructibleError, UsageError
 from ontology.stats import Comparison, benjamini_hochberg, paired_difference
-
-Clock = Literal["seconds", "flops"]
-TOLERANCE = 0.1
-"""Seconds, FLOPs and parameters may differ by this share of the smaller one."""
-
-
-@dataclass(frozen=True)
-class Objection:
-    """One reason why a pair is not equal: its `kind`, whether the figures are `invalid` beside each other, and what
-    differs by how much."""
-
-    kind: str
-    invalid: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model on one task: its results, one per training seed."""
-
-    name: str
-    results: tuple[Results, ...]
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """Of the first seed."""
-        return self.results[0].header
-
-    @property
-    def budgets(self) -> list[Budget]:
-        """What each seed's model cost."""
-        return [Budget.from_json(one.header["budget"]) for one in self.results]
 
 
 @dataclass(frozen=True)
@@ -91,6 +57,8 @@ class Compared:
     differences: list[Difference]
     parts: list[Difference]
     clustered_by: str
+    projects: int
+    left_out: list[str]
     tolerance: float
     clock: Clock
 
@@ -104,6 +72,7 @@ class Compared:
         return {
             "a": self.a, "b": self.b, "tasks": self.tasks, "equal_budget": self.equal,
             "objections": [asdict(one) for one in self.objections], "clustered_by": self.clustered_by,
+            "projects": self.projects, "left_out": self.left_out,
             "tolerance": self.tolerance, "clock": self.clock,
             "differences": [_row(one) for one in self.differences], "parts": [_row(one) for one in self.parts],
         }  # fmt: skip
@@ -176,117 +145,37 @@ def compare(
             "not an equal-budget pair: " + "; ".join(f"{one.kind}: {one.text}" for one in found) + ".",
             fix="measure both alike" + ("" if any(o.invalid for o in found) else ", or ask for it with --unequal"),
         )
-    whole, parts, clustered = [], [], "example"
+    whole, parts, clustered, left_out = [], [], "example", []
     for name in common:
+        left_out += [f"{name}, {metric}" for metric in incomparable(sides_a[name], sides_b[name])]
         pairs, clustered = differences(name, sides_a[name], sides_b[name])
         whole += [pair for pair in pairs if pair[1] == ""]
         parts += [pair for pair in pairs if pair[1] != ""]
-    first = next(iter(sides_a.values())), next(iter(sides_b.values()))
+    first = sides_a[common[0]], sides_b[common[0]]
     return Compared(
-        first[0].name, first[1].name, common, found, adjusted(whole), adjusted(parts), clustered, tolerance, clock
-    )
+        first[0].name, first[1].name, common, found, adjusted(whole), adjusted(parts), clustered,
+        len(set(first[0].results[0].clusters)), left_out, tolerance, clock,
+    )  # fmt: skip
 
 
-def refusal(objections: Sequence[Objection], unequal: bool) -> bool:
-    """Whether the pair may not be compared."""
-    return any(one.invalid for one in objections) or (bool(objections) and not unequal)
-
-
-def objections_to(a: Side, b: Side, clock: Clock = "seconds", tolerance: float = TOLERANCE) -> list[Objection]:
-    """Every reason why two results are not those of an equal-budget pair."""
-    return [*_about_figures(a, b), *_about_budgets(a, b, clock, tolerance)]
-
-
-def _about_figures(a: Side, b: Side) -> list[Objection]:
-    found: list[Objection] = []
-
-    def object_to(kind: str, text: str) -> None:
-        found.append(Objection(kind, True, text))
-
-    versions = [{one.header["task_version"] for one in side.results} for side in (a, b)]
-    if versions[0] != versions[1] or len(versions[0]) > 1:
-        shown = [" and ".join(map(str, sorted(found))) for found in versions]
-        object_to("task version", f"{a.name} was measured with version {shown[0]} of {a.header['task']}, "
-                  f"{b.name} with version {shown[1]}")  # fmt: skip
-    if len(a.results) != len(b.results):
-        object_to("training seeds", f"{a.name} has {len(a.results)}, {b.name} has {len(b.results)}")
-    bytes_of = [[dict(zip(one.examples, one.sha256, strict=True)) for one in side.results] for side in (a, b)]
-    everything = [hashes for side in bytes_of for hashes in side]
-    ids = [set(hashes) for hashes in everything]
-    union, shared = set().union(*ids), set.intersection(*ids)
-    if union - shared:
-        object_to("missing examples", f"{len(union - shared)} of {len(union)} were not measured on both sides, "
-                  f"such as {min(union - shared)}")  # fmt: skip
-    differ = sorted(i for i in shared if len({hashes[i] for hashes in everything}) > 1)
-    if differ:
-        object_to("different test bytes", f"{len(differ)} of {len(shared)} examples, such as {differ[0]}")
-    for side in (a, b):
-        leaked = sorted({name for one in side.results for name in one.header["leaked"] or []})
-        if leaked:
-            object_to("leaked test file", f"{side.name} was trained on {len(leaked)} of the files it is tested on, "
-                      f"such as {leaked[0]}")  # fmt: skip
-        for one in side.results[:1]:
-            if {"bytes", "bytes_said"} <= one.values.keys():
-                raw, said = float(one.values["bytes"].sum()), float(one.values["bytes_said"].sum())
-                if raw != said:
-                    text = f"{side.name}'s tokens stand for {said:,.0f} of {raw:,.0f} bytes; its bits are for less text"
-                    object_to("bytes of the tokenizer", text)
-    if any(metric.measured_on_machine for metric in a.results[0].metrics):
-        places = [_place(one.header["environment"]) for side in (a, b) for one in side.results]
-        if len(set(places)) > 1:
-            object_to("measured on different machines", " and ".join(sorted(set(places))))
-    return found
-
-
-def _about_budgets(a: Side, b: Side, clock: Clock, tolerance: float) -> list[Objection]:
-    found: list[Objection] = []
-    budgets = (a.budgets, b.budgets)
-
-    def object_to(kind: str, text: str) -> None:
-        found.append(Objection(kind, False, text))
-
-    data = [{(one.data_hash, one.data_bytes) for one in side} for side in budgets]
-    unknown = [side.name for side, rows in zip((a, b), data, strict=True) if any(h is None for h, _ in rows)]
-    if unknown:
-        object_to("training data unknown", f"nothing says what {' and '.join(unknown)} was built from")
-    elif data[0] != data[1]:
-        unit = "files" if any(size is None for rows in data for _, size in rows) else "bytes"
-        sizes = [float(max(getattr(one, f"data_{unit}") or 0 for one in rows)) for rows in budgets]
-        same = f"the same number of {unit}, other files"
-        more = same if sizes[0] == sizes[1] else _by(a, b, sizes[0], sizes[1], unit)
-        object_to("training data", more)
-    unlisted = [s.name for s in (a, b) if any(one.header["leaked"] is None for one in s.results)]
-    if unlisted:
-        object_to("training files not listed", f"{' and '.join(unlisted)} may know the test files; nothing can tell")
-    work = ("seconds", "s", "seconds") if clock == "seconds" else ("FLOPs", "FLOPs", "train_flops")
-    for kind, unit, attribute in (work, ("parameters", "", "parameters")):
-        means = [[getattr(one, attribute) for one in rows] for rows in budgets]
-        missing = [side.name for side, rows in zip((a, b), means, strict=True) if None in rows]
-        if missing:
-            object_to(f"{kind} not measured", " and ".join(missing))
+def incomparable(a: Side, b: Side) -> list[str]:
+    """Figures in units of the models' own that are not the same: accuracy over unlike tokens, say."""
+    found = []
+    for metric in a.results[0].metrics:
+        own_units = metric.own_units or (metric.bottom == "tokens" and metric.name in _OWN_UNITS)
+        if not own_units:
             continue
-        first, second = (float(np.mean(rows)) for rows in means)
-        if abs(first - second) > tolerance * min(first, second):
-            object_to(kind, _by(a, b, first, second, unit))
-    for kind, attribute in (("machine", "cpu"), ("threads", "threads")):
-        values = [{getattr(one, attribute) for one in rows} for rows in budgets]
-        if clock == "seconds" and values[0] != values[1] and None not in values[0] | values[1]:
-            shown = [", ".join(map(str, sorted(v, key=str))) for v in values]
-            object_to(kind, f"{a.name} was built on {shown[0]}, {b.name} on {shown[1]}")
+        order = a.results[0].examples
+        columns = [_columns(side, metric, "", order)[1] for side in (a, b)]
+        if metric.top == "bytes" or any(column is None for column in columns):
+            continue
+        if not np.array_equal(columns[0][:1], columns[1][:1], equal_nan=True):
+            found.append(metric.name)
     return found
 
 
-def _by(a: Side, b: Side, first: float, second: float, unit: str) -> str:
-    more, less = (a, b) if first > second else (b, a)
-    high, low = max(first, second), min(first, second)
-    share = f"{100 * (high / low - 1):.0f} % more" if low else "all against none"
-    return f"{more.name} has {high:,.0f}{' ' + unit if unit else ''}, {less.name} {low:,.0f} ({share})"
-
-
-def _place(environment: dict[str, Any]) -> str:
-    return f"{environment.get('cpu')}, {environment.get('threads')} threads"
-
-
+_OWN_UNITS = ("next-token accuracy",)
+"""In results that were written before metrics said so themselves."""
 Pair = tuple[str, str, Metric, float, float, Comparison]
 """Task, situation ("" for the whole), metric, figure of A, figure of B, A minus B."""
 
@@ -299,8 +188,10 @@ def differences(task: str, a: Side, b: Side) -> tuple[list[Pair], str]:
     labels = [clusters[name] for name in order]
     by = "project" if len(set(labels)) >= MANY_CLUSTERS else "example"
     parts = sorted({part for side in (a, b) for one in side.results for part in one.parts})
-    found = []
+    found, unlike = [], incomparable(a, b)
     for metric in first.metrics:
+        if metric.name in unlike:
+            continue
         for part in ["", *parts]:
             columns = [_columns(side, metric, part, order) for side in (a, b)]
             if any(top is None for top, _ in columns):

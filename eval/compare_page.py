@@ -19,6 +19,7 @@ def as_text(compared: Compared) -> str:
             f"{one.task}, {one.metric.name}: A {one.metric.show(one.a)}, B {one.metric.show(one.b)}; "
             f"A - B = {_interval(one)}, q = {one.q_value:.3g}: {one.verdict}"
         )
+    lines += _left_out(compared)
     lines.append(_method(compared))
     return "\n".join(lines)
 
@@ -28,6 +29,7 @@ def render(compared: Compared) -> str:
     objections = "".join(f"<li><strong>{escape(o.kind)}</strong>: {escape(o.text)}</li>" for o in compared.objections)
     verdict = f"<p><strong>{escape(_standing(compared))}</strong></p>"
     verdict += f'<ul class="notes">{objections}</ul>' if objections else ""
+    verdict += "".join(f"<p>{escape(text)}</p>" for text in _left_out(compared))
     sections = [
         ("result", "Result", verdict + _table(compared.differences, "Figure") + f"<p>{escape(_method(compared))}</p>"),
         ("situations", "By situation", _table(compared.parts, "Situation") if compared.parts else ""),
@@ -53,10 +55,18 @@ def _standing(compared: Compared) -> str:
     return "NOT an equal-budget pair"
 
 
+def _left_out(compared: Compared) -> list[str]:
+    if not compared.left_out:
+        return []
+    return [f"Not compared, because each counts in tokens of its own: {'; '.join(compared.left_out)}."]
+
+
 def _method(compared: Compared) -> str:
     n = len(compared.differences) + len(compared.parts)
+    few = compared.clustered_by == "example" and compared.projects > 1
+    over = f", of {compared.projects} projects: nothing about other projects" if few else ""
     return (
-        f"Paired bootstrap over {compared.clustered_by}s, 95 % intervals; q: p-values adjusted for the "
+        f"Paired bootstrap over {compared.clustered_by}s{over}, 95 % intervals; q: p-values adjusted for the "
         f"{len(compared.differences)} figures (and apart from them the {len(compared.parts)} of situations) looked at "
         f"here, Benjamini and Hochberg, rate 5 %."
         if n

@@ -1,7 +1,11 @@
 """Runs models through tasks: each (model, task, example) once, in any number of attempts.
 
 Results lie in `OUT/MODEL[/seed-N]/TASK.parquet`. A result belongs to a key of everything it depends on: the model's
-files, the task's version and options, the examples' bytes. The same command again measures only what is missing.
+files, the code that answers and measures, the task's version and options, the examples' bytes. The same command again
+measures only what is missing.
+
+Before anything is measured each test file is looked for in each model's training, whole and in parts
+(`eval.copies`); parts need the corpus, so `--train` (a corpus of the standard library is found by itself).
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.copies import Known
+from eval.identity import ANSWERS, MEASURES, meaning
 from eval.models import EvalModel, Spec, open_model
 from eval.records import FORMAT, Results, Shards, read_header, read_results, rows_of, write_rows
 from eval.tasks.base import Example, Metric, Options, Task
@@ -34,16 +40,23 @@ MANY_CLUSTERS = 10
 
 def run(
     specs: Sequence[Spec], tasks: Sequence[Task], options: Options, out: Path, *, command: str = "",
-    progress: Progress | None = None,
+    progress: Progress | None = None, without_known: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Measure every model on every task; returns the results files, in order.
 
+    Args:
+        without_known: leave out, for all models alike, examples that one of the models was trained on, whole or in
+            parts.
+
     Raises:
-        UsageError: a model cannot do what a task needs (found before anything is measured).
+        UsageError: a model cannot do what a task needs (found before anything is measured), or the corpus given is not
+            the one that a model was built from.
         ConstructibleError: a model or a task's data cannot be read.
     """
     progress = progress or Progress()
-    loaded = {task.name: _examples(task, options) for task in tasks}
+    loaded = {task.name: _examples(task, options, progress) for task in tasks}
+    if without_known:
+        loaded = _without_known(loaded, specs, options, progress)
     paths = []
     for spec in specs:
         model = open_model(spec)
@@ -64,13 +77,103 @@ def result_path(out: Path, name: str, seed: int | None, task: str) -> Path:
     return (folder if seed is None else folder / f"seed-{seed}") / f"{task}.parquet"
 
 
-def _examples(task: Task, options: Options) -> list[Example]:
-    examples = first_by_hash(task.load(options), options.limit, task.name)
+def _examples(task: Task, options: Options, progress: Progress) -> list[Example]:
+    found = task.load(options)
+    if len({example.id for example in found}) < len(found):
+        raise ConstructibleError(f"the task {task.name!r} gives two examples one name.", fix="repair its `load`")
+    once = _each_once(found)
+    if len(once) < len(found):
+        progress.note(f"{task.name}: {len(found) - len(once)} files that are there twice are counted once")
+    examples = first_by_hash(once, options.limit, task.name)
     if not examples:
         raise ConstructibleError(f"the task {task.name!r} has no examples here.", fix="give other data")
-    if len({example.id for example in examples}) < len(examples):
-        raise ConstructibleError(f"the task {task.name!r} gives two examples one name.", fix="repair its `load`")
     return examples
+
+
+def _each_once(examples: Sequence[Example]) -> list[Example]:
+    """The first of examples that are one file (layout aside): a copy would make intervals too narrow."""
+    seen: set[str] = set()
+    kept = []
+    for example in examples:
+        if not example.fingerprint or example.fingerprint not in seen:
+            kept.append(example)
+            seen.add(example.fingerprint)
+    return kept
+
+
+def copied_examples(model: EvalModel, examples: Sequence[Example], options: Options) -> dict[str, float] | None:
+    """Examples with a test file of which parts stand in the model's training: {id: share of its lines}.
+
+    None where nobody can tell: the model does not list its training files, or its corpus is not at hand.
+
+    Raises:
+        UsageError: the corpus given with `--train` lacks files that the model was built from.
+    """
+    if not any(example.texts for example in examples):
+        return {}
+    known = _known_to(model, options.train)
+    if known is None:
+        return None
+    found = {}
+    for example in examples:
+        worst = max(
+            (shared.share for text in example.texts.values() if (shared := known.shared(text)).copied), default=0.0
+        )
+        if worst:
+            found[example.id] = round(worst, 3)
+    return found
+
+
+_KNOWN: dict[str, Known] = {}
+
+
+def _known_to(model: EvalModel, train: str | None) -> Known | None:
+    from cgpt.corpus import read_corpus
+    from ontology.io import read_json
+
+    files = model.training_files
+    if files is None:
+        return None
+    if train is None:
+        config = model.folder / "config.json"
+        name = ((read_json(config).get("corpus") or {}).get("name") or "") if config.is_file() else ""
+        if name.partition(":")[0] != "stdlib":
+            return None
+        train = name
+    key = sha256_json([train, sorted(files)])
+    if key not in _KNOWN:
+        mine = [file for file in read_corpus(train).files if file.fingerprint in files]
+        if missing := len(files - {file.fingerprint for file in mine}):
+            raise UsageError(
+                f"{model.name!r} was not built from the corpus given with --train: {missing} of its {len(files)} "
+                "files are not there.", fix="give the corpus it was built from", file=train,
+            )  # fmt: skip
+        _KNOWN.clear()  # one corpus at a time: its fingerprints take eight bytes a line
+        _KNOWN[key] = Known(mine)
+    return _KNOWN[key]
+
+
+def _leaked(model: EvalModel, examples: Sequence[Example]) -> list[str] | None:
+    files = model.training_files
+    return None if files is None else [example.id for example in examples if example.known_to(files)]
+
+
+def _without_known(
+    loaded: dict[str, list[Example]], specs: Sequence[Spec], options: Options, progress: Progress
+) -> dict[str, list[Example]]:
+    known: dict[str, set[str]] = {name: set() for name in loaded}
+    for spec in specs:
+        model = open_model(spec)
+        for name, examples in loaded.items():
+            copied = copied_examples(model, examples, options)
+            known[name] |= {*(_leaked(model, examples) or []), *(copied or {})}
+    kept = {name: [one for one in examples if one.id not in known[name]] for name, examples in loaded.items()}
+    for name, examples in kept.items():
+        if not examples:
+            raise ConstructibleError(f"the models know all examples of the task {name!r}.", fix="give other data")
+        if known[name]:
+            progress.note(f"{name}: {len(known[name])} examples that a model knows are left out")
+    return kept
 
 
 def _run_one(
@@ -82,18 +185,21 @@ def _run_one(
     environment = describe()
     timed = any(metric.measured_on_machine for metric in task.metrics)
     place = [environment["cpu"], environment["threads"]] if timed else None
-    key = sha256_json([model.fingerprint, task.name, task.version, task.columns, place])
+    code = meaning(*ANSWERS, *MEASURES, task.measure.__module__, task.load.__module__)
+    key = sha256_json([model.fingerprint, task.name, task.version, task.columns, place, code])
     label = f"{model.name}{'' if model.seed is None else f' seed {model.seed}'}: {task.name}"
     shards = Shards(path.with_suffix(".rows"), task, key)
+    copied = copied_examples(model, examples, options)
     if path.is_file():
         header = read_header(path)
-        if header["key"] == key and header["examples_hash"] == examples_hash:
+        told = header.get("copied") is not None or copied is None
+        if header["key"] == key and header["examples_hash"] == examples_hash and told:
             progress.note(f"{label}: done already")
             return path
         if header["key"] == key:
             shards.add(_stored_rows(path, task))
         else:
-            progress.note(f"{label}: model or task changed since; measured again")
+            progress.note(f"{label}: model, task or code changed since; measured again")
     wanted = {example.id: example for example in examples}
     # A row counts only for the bytes it was measured on.
     shards.rows = [
@@ -113,16 +219,14 @@ def _run_one(
                 flushed = time.monotonic()
     order = {example.id: i for i, example in enumerate(examples)}
     rows = sorted(shards.rows, key=lambda row: (order[row["example"]], row["part"]))
-    leaked = None
-    if model.training_files is not None:
-        leaked = [example.id for example in examples if example.fingerprint in model.training_files]
     header = {
         "format": FORMAT, "key": key, "task": task.name, "task_version": task.version, "question": task.question,
         "metrics": [asdict(metric) for metric in task.metrics], "options": task.options(options),
         "model": {"name": model.name, "kind": model.kind, "seed": model.seed, "fingerprint": model.fingerprint,
-                  "control": model.control},
+                  "control": model.control, "classes": list(getattr(model, "classes", ())) or None},
         "budget": model.budget.as_json(), "examples": len(examples), "examples_hash": examples_hash,
-        "leaked": leaked, "command": command, "environment": environment,
+        "leaked": _leaked(model, examples), "copied": copied, "code": code, "command": command,
+        "environment": environment,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "measured_seconds": round(time.monotonic() - started, 3), "measured_examples": len(left),
     }  # fmt: skip

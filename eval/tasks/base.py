@@ -47,13 +47,21 @@ class Options:
 @dataclass(frozen=True)
 class Example:
     """One thing to measure on: `id` unique in its task, `cluster` what resembles each other (a project), `data` what
-    the measurement is handed, `sha256` of that data, `fingerprint` of the file it came from where it is a file."""
+    the measurement is handed, `sha256` of that data, `fingerprint` of the file it came from where it is a file; `texts`
+    the files' bytes by name where copied parts of them can be looked for, `fingerprints` of all of them where there are
+    several (a project)."""
 
     id: str
     cluster: str
     data: Any
     sha256: str
     fingerprint: str = ""
+    fingerprints: tuple[str, ...] = ()
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+
+    def known_to(self, training_files: frozenset[str]) -> bool:
+        """Whether one of its files is among those of a training, by their fingerprints."""
+        return self.fingerprint in training_files or any(one in training_files for one in self.fingerprints)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Metric:
         digits: after the point.
         whole_bottom: a part's figure is over the whole examples' `bottom`, so that the parts add up to the whole.
         measured_on_machine: depends on the machine (a latency): two machines are never compared.
+        own_units: counted in the model's own tokens: models that cut the same text otherwise are not compared in it.
     """
 
     name: str
@@ -87,6 +96,7 @@ class Metric:
     digits: int = 3
     whole_bottom: bool = False
     measured_on_machine: bool = False
+    own_units: bool = False
 
     def show(self, value: float | None, low: float | None = None, high: float | None = None) -> str:
         """The figure for a person, with its interval where there is one."""

@@ -27,7 +27,8 @@ def projects(options: Options) -> list[Example]:
     for name, files in found.items():
         files = sorted(files, key=lambda file: (file.path, file.sha256))
         digest = hashlib.sha256(" ".join(f"{file.path} {file.sha256}" for file in files).encode()).hexdigest()
-        examples.append(Example(name, name, files, digest))
+        prints, texts = tuple(file.fingerprint for file in files), {file.path: file.data for file in files}
+        examples.append(Example(name, name, files, digest, fingerprints=prints, texts=texts))
     return examples
 
 
@@ -53,7 +54,7 @@ DYNAMIC = Task(
     columns=("bits", "bytes", "tokens", "correct", "files"),
     metrics=(
         Metric("bits per byte", "bits", "bytes", "lower"),
-        Metric("next-token accuracy", "correct", "tokens", percent=True),
+        Metric("next-token accuracy", "correct", "tokens", percent=True, own_units=True),
     ),
     load=projects,
     measure=measure,

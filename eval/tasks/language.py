@@ -24,7 +24,9 @@ def files(options: Options) -> list[Example]:
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:  # two snapshots of one file
             name = f"{name}#{seen[name]}"
-        examples.append(Example(name, file.project, file, file.sha256, file.fingerprint))
+        examples.append(
+            Example(name, file.project, file, file.sha256, file.fingerprint, texts={file.path: file.data})
+        )
     return examples
 
 
@@ -87,9 +89,9 @@ BITS = Task(
     columns=("bits", "bytes", "bytes_said", "tokens", "correct", "whole_correct", "whole_tokens", "opaque"),
     metrics=(
         Metric("bits per byte", "bits", "bytes", "lower", whole_bottom=True),
-        Metric("next-token accuracy", "correct", "tokens", percent=True),
+        Metric("next-token accuracy", "correct", "tokens", percent=True, own_units=True),
         Metric("whole-token accuracy", "whole_correct", "whole_tokens", percent=True),
-        Metric("bytes per token", "bytes", "tokens", "neither", digits=2),
+        Metric("bytes per token", "bytes", "tokens", "neither", digits=2, own_units=True),
         Metric("opaque parameters per decision", "opaque", "tokens", "lower", digits=0),
     ),
     load=files,

@@ -48,8 +48,9 @@ def make_results(
     made = {
         "format": FORMAT, "key": name, "task": task.name, "task_version": task.version, "question": task.question,
         "metrics": [asdict(metric) for metric in task.metrics], "options": {"data": "some files", "limit": None},
-        "model": {"name": name, "kind": "", "seed": seed, "fingerprint": name}, "budget": {**BUDGET, **(budget or {})},
-        "examples": len(whole), "examples_hash": "e" * 64, "leaked": [], "command": "constructible eval run ...",
+        "model": {"name": name, "kind": "", "seed": seed, "fingerprint": f"{name} {seed}"},
+        "budget": {**BUDGET, "seed": seed or 0, **(budget or {})}, "examples": len(whole), "examples_hash": "e" * 64,
+        "leaked": [], "copied": {}, "code": "the same", "command": "constructible eval run ...",
         "environment": {"cpu": "a CPU", "threads": 2, "python": "3.11.7", "git": {"commit": "c" * 40}},
         "created": "2026-11-21T12:00:00+00:00", "measured_seconds": 1.0, "measured_examples": len(whole),
     } | header  # fmt: skip

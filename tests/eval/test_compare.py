@@ -53,17 +53,44 @@ UNFAIR = {
     "more examples": (
         {"rows": bits_rows(1.0, n=45, noise_seed=3)}, "missing examples", "5 of 45",
     ),
+    "an example counted twice": (
+        {"rows": changed(BETTER, sha256=lambda r: f"{2:064d}" if r["example"] == "p2/f7.py" else r["sha256"])},
+        "examples counted twice", "1 of B's 40",
+    ),
+    "other projects": (
+        {"rows": changed(BETTER, cluster=lambda r: "p9" if r["example"] == "p2/f2.py" else r["cluster"])},
+        "clusters", "1 examples belong to other projects",
+    ),
+    "figures missing where it is hard": (
+        {"rows": changed(BETTER, bits=lambda r: None if r["example"] == "p2/f2.py" else r["bits"])},
+        "figures missing", "bits per byte of 1 of 40",
+    ),
+    "copied parts of a test file": ({"copied": {"p1/f1.py": 0.6}}, "copied parts of test files", "60% of p1/f1.py"),
+    "copied parts not looked for": ({"copied": None}, "copied parts not looked for", "for B"),
+    "other classes": (
+        {"model": {"name": "B", "kind": "", "seed": None, "fingerprint": "B", "classes": ["bee", "bus"]}}, "classes",
+        "of which 1 are the same",
+    ),
+    "the same model twice": (
+        {"model": {"name": "B", "kind": "", "seed": None, "fingerprint": "A None"}}, "the same model", "one model",
+    ),
+    "other code": ({"code": "another"}, "measured by different code", "was changed in between"),
     "a tokenizer that drops bytes": (
         {"rows": changed(BETTER, bytes_said=lambda r: 0.9 * r["bytes_said"])}, "bytes of the tokenizer", "less text",
     ),
 }  # fmt: skip
-INVALID = {"leaked test file", "task version", "different test bytes", "missing examples", "bytes of the tokenizer"}
+INVALID = {
+    "leaked test file", "task version", "different test bytes", "missing examples", "bytes of the tokenizer",
+    "examples counted twice", "clusters", "figures missing", "copied parts of test files", "classes",
+}  # fmt: skip
+CLASSES = {"model": {"name": "A", "kind": "", "seed": None, "fingerprint": "A None", "classes": ["bee", "cat"]}}
 
 
 @pytest.mark.parametrize("case", UNFAIR)
 def test_an_unfair_pair_is_refused_with_its_reason(case: str, tmp_path: Path, capsys) -> None:
     options, kind, words = UNFAIR[case]
-    a, b = make_results(tmp_path, "A"), make_results(tmp_path, "B", **{"rows": BETTER, **options})
+    mine = CLASSES if kind == "classes" else {}
+    a, b = make_results(tmp_path, "A", **mine), make_results(tmp_path, "B", **{"rows": BETTER, **options})
     for pair in ((a, b), (b, a)):
         with pytest.raises(CheckFailed) as refused:
             compare(*pair)
@@ -79,6 +106,45 @@ def test_an_unfair_pair_is_refused_with_its_reason(case: str, tmp_path: Path, ca
     assert run_command(eval_, ["compare", str(a), str(b)]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and kind in error and "Fix:" in error
+
+
+def test_twenty_five_kinds_of_unfair_pairs_are_tried() -> None:
+    assert len(UNFAIR) >= 25 and len({kind for _, kind, _ in UNFAIR.values()}) >= 18
+
+
+def test_seeds_must_be_trainings_of_one_recipe(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_results(tmp_path, "A", bits_rows(1.2, noise_seed=seed), seed=seed)
+    for name, kind, second in (
+        ("one-model-twice", "training seeds repeated", {"model": {"name": "B", "kind": "", "seed": 1,
+                                                                  "fingerprint": "one-model-twice 0"}}),
+        ("one-seed-twice", "training seeds repeated", {"budget": {"seed": 0}}),
+        ("other-data", "unlike seeds", {"budget": {"seed": 1, "data_hash": "x"}}),
+        ("other-cut", "unlike seeds", {"budget": {"seed": 1, "cut": "root"}}),
+        # Their mean is that of A: only seed by seed is it seen.
+        ("longer-and-shorter", "unlike seeds", {"budget": {"seed": 1, "seconds": 270.0}}),
+    ):  # fmt: skip
+        first = {"budget": {"seconds": 90.0}} if name == "longer-and-shorter" else {}
+        make_results(tmp_path, name, BETTER, seed=0, **first)
+        make_results(tmp_path, name, bits_rows(1.0, noise_seed=4), seed=1, **second)
+        with pytest.raises(CheckFailed, match=kind):
+            compare(tmp_path / "A", tmp_path / name)
+
+
+def test_accuracy_over_unlike_tokens_is_left_out_and_said(tmp_path: Path) -> None:
+    a = make_results(tmp_path, "A")
+    coarser = changed(BETTER, tokens=lambda r: r["tokens"] // 2, correct=lambda r: r["correct"] // 2)
+    compared = compare(a, make_results(tmp_path, "B", coarser))
+    names = [one.metric.name for one in compared.differences]
+    assert "next-token accuracy" not in names and {"bits per byte", "whole-token accuracy"} <= set(names)
+    assert compared.left_out == ["bits, next-token accuracy"]
+    assert "tokens of its own: bits, next-token accuracy" in as_text(compared)
+    assert "tokens of its own" in render(compared)
+
+
+def test_few_projects_are_said_to_be_few(tmp_path: Path) -> None:
+    a, b = make_results(tmp_path, "A"), make_results(tmp_path, "B", BETTER)
+    assert "of 5 projects: nothing about other projects" in as_text(compare(a, b))
 
 
 def test_every_reason_is_named_at_once(tmp_path: Path) -> None:
