@@ -62,7 +62,8 @@ class EvalModel:
         name: in tables.
         folder: where it lies.
         control: what is random about it; "" for a model that is meant.
-        abilities: of "score", "complete", "distribution", "explain", "nets", "dynamic", "classify", "replay-images".
+        abilities: of "score", "complete", "distribution", "explain", "nets", "dynamic", "classify", "replay-images",
+            "imitate".
         concepts: names that `FileScore.concept` counts through.
     """
 

@@ -64,6 +64,8 @@ class OurImages(ImageModel):
         self.classes, self.size = self.model.classes, self.model.size
         if isinstance(self.model, Constructed):
             self.abilities = self.abilities | {"replay-images"}
+            if self.model.parameters:
+                self.abilities = self.abilities | {"imitate"}
 
     def features(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """See ImageModel: concept scores where there are concepts."""

@@ -20,6 +20,7 @@ TASKS = Registry(
         "dynamic": "eval.tasks.dynamic:DYNAMIC",
         "few-shot": "eval.tasks.few_shot:FEW_SHOT",
         "image-replay": "eval.tasks.image_replay:IMAGE_REPLAY",
+        "image-simulation": "eval.tasks.image_simulation:IMAGE_SIMULATION",
         "images": "eval.tasks.images:IMAGES",
         "intervention": "eval.tasks.faithful:INTERVENTION",
         "lines": "eval.tasks.lines:LINES",

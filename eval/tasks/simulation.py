@@ -13,6 +13,7 @@ import copy
 import hashlib
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -123,14 +124,16 @@ def correlation(p: np.ndarray, q: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-_SIMULATORS: dict[int, Simulator] = {}
+_SIMULATORS: WeakKeyDictionary[ConstructedLM, Simulator] = WeakKeyDictionary()
 
 
 def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
     """Sums over positions of one file, and by situation."""
     assert isinstance(model, Ours) and isinstance(model.model, ConstructedLM)
     inner: Any = model.model
-    simulator = _SIMULATORS.setdefault(id(inner), Simulator(inner))
+    if inner not in _SIMULATORS:
+        _SIMULATORS[inner] = Simulator(inner)
+    simulator = _SIMULATORS[inner]
     view = inner.view(inner.tokenizer.encode(example.data.data))
     concepts = inner.concepts_at(view)[: view.n]
     able = np.array([i for i, name in enumerate(model.concepts) if name in simulator.guesses and inner.net_of[i] >= 0])

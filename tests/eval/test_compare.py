@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +25,11 @@ from tests.eval.results import bits_rows, make_results
 BETTER = bits_rows(1.0, noise_seed=3)
 
 
-def changed(rows: list[dict], **columns) -> list[dict]:
+def changed(rows: list[dict], **columns) -> list[dict[str, Any]]:
     return [{**row, **{name: make(row) for name, make in columns.items()}} for row in rows]
 
 
-UNFAIR = {
+UNFAIR: dict[str, tuple[dict[str, Any], str, str]] = {
     # Each: what is wrong with B, the kind it is refused with, and a part of the reason that says by how much.
     "more data": ({"budget": {"data_hash": "x", "data_bytes": 16_000_000}}, "training data", "100 % more"),
     "other data of the same size": ({"budget": {"data_hash": "x"}}, "training data", "other files"),
@@ -89,7 +90,7 @@ CLASSES = {"model": {"name": "A", "kind": "", "seed": None, "fingerprint": "A No
 @pytest.mark.parametrize("case", UNFAIR)
 def test_an_unfair_pair_is_refused_with_its_reason(case: str, tmp_path: Path, capsys) -> None:
     options, kind, words = UNFAIR[case]
-    mine = CLASSES if kind == "classes" else {}
+    mine: dict[str, Any] = CLASSES if kind == "classes" else {}
     a, b = make_results(tmp_path, "A", **mine), make_results(tmp_path, "B", **{"rows": BETTER, **options})
     for pair in ((a, b), (b, a)):
         with pytest.raises(CheckFailed) as refused:
@@ -115,6 +116,7 @@ def test_twenty_five_kinds_of_unfair_pairs_are_tried() -> None:
 def test_seeds_must_be_trainings_of_one_recipe(tmp_path: Path) -> None:
     for seed in range(2):
         make_results(tmp_path, "A", bits_rows(1.2, noise_seed=seed), seed=seed)
+    second: dict[str, Any]
     for name, kind, second in (
         ("one-model-twice", "training seeds repeated", {"model": {"name": "B", "kind": "", "seed": 1,
                                                                   "fingerprint": "one-model-twice 0"}}),
@@ -124,7 +126,7 @@ def test_seeds_must_be_trainings_of_one_recipe(tmp_path: Path) -> None:
         # Their mean is that of A: only seed by seed is it seen.
         ("longer-and-shorter", "unlike seeds", {"budget": {"seed": 1, "seconds": 270.0}}),
     ):  # fmt: skip
-        first = {"budget": {"seconds": 90.0}} if name == "longer-and-shorter" else {}
+        first: dict[str, Any] = {"budget": {"seconds": 90.0}} if name == "longer-and-shorter" else {}
         make_results(tmp_path, name, BETTER, seed=0, **first)
         make_results(tmp_path, name, bits_rows(1.0, noise_seed=4), seed=1, **second)
         with pytest.raises(CheckFailed, match=kind):

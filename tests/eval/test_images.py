@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.imitations import SLOPE, WORDS, Imitator, terms
 from eval.models import open_specs
 from eval.records import read_header, read_results
 from eval.runner import run
 from eval.tasks import Options, load_tasks
+from eval.tasks.image_simulation import divergences, imitate, others
 from eval.tasks.images import BINS, CORRUPTIONS, judge_all
+from eval.vision_models import OurImages
 from ontology.errors import UsageError
 from ontology.progress import Progress
 from tests.vision.small import SmallWorld, build_small, make_world
+from vision.bank import CHANNELS, primitives
+from vision.concepts import load_library
 from vision.data import read_images
 from vision.model import load, probabilities
+from vision.part_world import PARTS
 from vision.score import score
 
 QUIET = Progress(quiet=True)
@@ -168,3 +174,75 @@ def test_a_prediction_that_does_not_follow_is_found(
     (path,) = run(open_specs([str(folders[0])]), load_tasks("image-replay"), options, tmp_path, progress=QUIET)
     values = read_results(path).values
     assert (values["replayed"] == 0).sum() == 1
+
+
+def test_imitations_are_of_primitives_that_exist_and_of_the_concepts_that_ship() -> None:
+    shipped = load_library().features
+    assert len(set(WORDS) & set(shipped)) >= 0.9 * len(shipped), "a new concept wants a line in eval/imitations.py"
+    assert set(PARTS) <= set(WORDS)
+    for name in WORDS:
+        for sign, channels, _ in terms(name):
+            assert sign in (-1, 1) and set(channels) <= set(CHANNELS), name
+
+
+def test_an_imitation_sees_what_its_line_says_and_only_what_the_node_reads() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 200, (40, len(CHANNELS), 16, 16), dtype=np.uint8)
+    maps[:20, CHANNELS.index("red")] = 255
+    maps[:20, CHANNELS.index("red_green")] = 255
+    imitator, everything = Imitator(maps), list(range(len(CHANNELS)))
+    seen = imitator.evidence("red", maps, everything)
+    assert seen[:20].min() > 0.5 > -0.5 > seen[20:].max()
+    blind = [i for i in everything if CHANNELS[i] not in ("red", "red_green")]
+    assert (imitator.evidence("red", maps, blind) == 0).all()
+    against = imitator.evidence("under_water", maps, everything)  # red speaks against it
+    assert against[:20].mean() < against[20:].mean()
+
+
+def test_a_perfect_imitation_of_nodes_correlates_fully_and_changes_nothing(
+    world: SmallWorld, folders: list[Path], tmp_path: Path, monkeypatch
+) -> None:
+    options = Options(data=str(world.folder))
+    spec, task = open_specs([str(folders[0])]), load_tasks("image-simulation")
+    (path,) = run(spec, task, options, tmp_path / "words", progress=QUIET)
+    figures = read_header(path)["figures"]
+    assert set(read_header(path)["parts"]) == set(load(folders[0]).bank.names) & set(WORDS)  # type: ignore[union-attr]
+    assert -1 <= figures["correlation with the node"]["value"] <= 1
+    assert 0 < figures["change of the classes in bits"]["value"] < 1
+    direct = score(load(folders[0]), world.validation).figures["accuracy"]
+    assert figures["accuracy"]["value"] == pytest.approx(direct)
+    # By hand, for one node: Pearson's correlation over all photographs.
+    model = OurImages("m", folders[0])
+    name = imitate(model, str(world.folder)).names[0]
+    inner: Any = model.model
+    column = inner.bank.names.index(name)
+    maps = primitives(np.array(world.validation.pixels))
+    reads = inner.bank.nodes[column].shape.channels.tolist()
+    seen = Imitator(primitives(np.array(inner.evidence.pixels))).evidence(name, maps, reads)
+    expected = np.corrcoef(seen, inner.bank.pooled(maps)[:, column])[0, 1]
+    found = read_header(path)["parts"][name]["correlation with the node"]["value"]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+    # An imitator that says what the node says.
+    def knows(self, name: str, values: Any, reads: Any) -> np.ndarray:
+        node = inner.bank.nodes[inner.bank.names.index(name)]
+        return (inner.bank.pooled(maps)[:, inner.bank.names.index(name)] * node.slope + node.offset) / SLOPE
+
+    monkeypatch.setattr(Imitator, "evidence", knows)
+    imitate.cache_clear()
+    (path,) = run(spec, task, options, tmp_path / "knowing", progress=QUIET)
+    figures = read_header(path)["figures"]
+    assert figures["correlation with the node"]["value"] == pytest.approx(1.0)
+    nothing = ("divergence from the node in bits", "change of the classes in bits", "change with all imitated at once")
+    for name in nothing:
+        assert figures[name]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert figures["the same, shuffled names"]["value"] < 0.999
+    assert figures["divergence, shuffled names"]["value"] > 0.01
+    assert figures["accuracy with all imitated"]["value"] == figures["accuracy"]["value"]
+
+
+def test_only_nets_are_imitated(folders: list[Path]) -> None:
+    assert "imitate" not in OurImages("root", folders[1]).abilities
+    p, q = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    assert divergences(p, q) == pytest.approx(1.0) and divergences(p, p) == pytest.approx(0.0)
+    assert others(("b", "a", "c")) == {"a": "b", "b": "c", "c": "a"}
