@@ -80,18 +80,23 @@ class JointTrainer(NodeTrainer):
         from vision.train_nodes import WEIGHT_DECAY
 
         chosen, pictures = self.draw(index)
+        pictures, partner, area = self.patched(pictures, index)
+        inputs = self.inputs(pictures)
+        seen = ((chosen, 1 - area), (chosen[partner], area))
         with torch.enable_grad():
             logits = torch.zeros(len(chosen), len(self.plans))
             leaves = [[p.detach().requires_grad_() for p in params] for params in self._params]
             parts = []
             for (shape, columns), own in zip(self._groups, leaves, strict=True):
-                parts.append((columns, self.logits(pictures, own, shape)))
+                parts.append((columns, self.logits(inputs, own, shape)))
             order = np.argsort(np.concatenate([columns for columns, _ in parts]))
             logits = torch.cat([part for _, part in parts], 1)[:, order]
-            loss = F.cross_entropy(torch.sigmoid(logits) @ self._composition, torch.from_numpy(chosen))
-            if self.own_loss:
-                losses = F.binary_cross_entropy_with_logits(logits, self._truth[chosen], reduction="none")
-                loss = loss + (losses * self._weights[chosen]).mean(0).sum()
+            values, loss = torch.sigmoid(logits) @ self._composition, torch.zeros(())
+            for shown, share in seen:
+                loss = loss + (F.cross_entropy(values, torch.from_numpy(shown), reduction="none") * share).mean()
+                if self.own_loss:
+                    losses = F.binary_cross_entropy_with_logits(logits, self._truth[shown], reduction="none")
+                    loss = loss + (losses * self._weights[shown] * share[:, None]).mean(0).sum()
             flat = [p for own in leaves for p in own]
             gradients = list(torch.autograd.grad(loss, flat))
         rate = self._rate()

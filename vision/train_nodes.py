@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from vision.bank import mirror
-from vision.nodes import Node, NodeShape, _forward, _inputs, balanced_weights, calibration, pool
+from vision.nodes import Node, NodeShape, _forward, balanced_weights, calibration, pool
 from vision.plain import PlainNode
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 BATCH = 96
 WEIGHT_DECAY = 0.02
 LEARNING_RATE = 2e-2
-OWN_SHARE = 0.5
+OWN_SHARE = 0.75
 """Of the pictures of a step, and of the weight of a side of a node's truth, how much belongs to the own classes."""
 SHIFT = 1
 """Cells (a sixteenth of the side each) by which pictures are moved at random."""
+PATCHED = 0.5
+"""Share of pictures in which a rectangle of another one stands; truths then count by area (Yun et al. 2019, CutMix)."""
 AnyNode = TypeVar("AnyNode", bound=Node | PlainNode)
 
 
@@ -49,8 +51,9 @@ class NodeTrainer:
     """Trains nodes together; see `ontology.training.Trainer`.
 
     Each step takes pictures of as many different classes as it can, mirrors half of them, moves each by up to a cell,
-    and updates every node by its own class-balanced logistic loss. First weights depend on seed and name alone. Where
-    the processor multiplies bfloat16 in hardware, products are rounded to it; weights and sums stay in float32.
+    puts a rectangle of another one into half of them, and updates every node by its own class-balanced logistic loss.
+    First weights depend on seed and name alone. Where the processor multiplies bfloat16 in hardware, products are
+    rounded to it; weights and sums stay in float32.
 
     Args:
         plans: what to train; names are unique.
@@ -135,15 +138,19 @@ class NodeTrainer:
         from kernels import AdamRule, adam_step_
 
         chosen, pictures = self.draw(index)
-        truth, weights = self._truth[chosen], self._weights[chosen]
-        rate = self._rate()
+        pictures, partner, area = self.patched(pictures, index)
+        seen = [(self._truth[c], self._weights[c] * share[:, None]) for c, share in
+                ((chosen, 1 - area), (chosen[partner], area))]  # fmt: skip
+        rate, inputs = self._rate(), self.inputs(pictures)
         total = 0.0
         for (shape, columns), params, adam in zip(self._groups, self._params, self._adam, strict=True):
             leaves = [p.detach().requires_grad_() for p in params]
             with torch.enable_grad():
-                logits = self.logits(pictures, leaves, shape)
-                losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
-                loss = (losses * weights[:, columns]).mean(0).sum()
+                logits = self.logits(inputs, leaves, shape)
+                loss = torch.zeros(())
+                for truth, weights in seen:
+                    losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
+                    loss = loss + (losses * weights[:, columns]).mean(0).sum()
                 gradients = torch.autograd.grad(loss, leaves)
             rule = AdamRule(weight_decay=WEIGHT_DECAY)
             adam_step_(params, [g.contiguous() for g in gradients], adam, rate, rule=rule)
@@ -165,12 +172,34 @@ class NodeTrainer:
         pictures[turned] = mirror(pictures[turned])
         return chosen, moved(pictures, rng.integers(-SHIFT, SHIFT + 1, (len(rows), 2)))
 
-    def logits(self, pictures: npt.NDArray[np.uint8], leaves: Sequence[Tensor], shape: NodeShape) -> Tensor:
-        """Pooled evidence float32 [n, nodes] of the nodes of one shape, by weights that stand for theirs."""
-        inputs = (_inputs(pictures, shape) - self._shift[shape.channels]) / self._scale[shape.channels]
+    def patched(
+        self, pictures: npt.NDArray[np.uint8], index: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Tensor]:
+        """The pictures of step `index` with rectangles of each other; see `patches`."""
+        import torch
+
+        rng = np.random.default_rng((self.seed, index, 1))
+        partner, corner, extent = patches(len(pictures), pictures.shape[2], rng)
+        whole = pictures.copy()
+        for i in np.flatnonzero(extent[:, 0]):
+            (y, x), (h, w) = corner[i], extent[i]
+            pictures[i, :, y : y + h, x : x + w] = whole[partner[i], :, y : y + h, x : x + w]
+        return pictures, partner, torch.from_numpy(extent.prod(1) / pictures.shape[2] ** 2).float()
+
+    def inputs(self, pictures: npt.NDArray[np.uint8]) -> Tensor:
+        """Primitives [n, channels, 16, 16] standardised, as all shapes read them: once a step, not once a shape."""
+        import torch
+
+        maps = torch.from_numpy(pictures.astype(np.float32)).sub_(255.0 * self._shift).div_(255.0 * self._scale)
+        return maps.bfloat16() if self._low else maps
+
+    def logits(self, inputs: Tensor, leaves: Sequence[Tensor], shape: NodeShape) -> Tensor:
+        """Pooled evidence float32 [n, nodes] of the nodes of one shape, by weights that stand for theirs; see
+        `inputs`."""
         if self._low:
-            inputs, leaves = inputs.bfloat16(), [leaf.bfloat16() for leaf in leaves]
-        return pool(_forward(inputs, leaves, shape).float(), shape.pooling, self._fraction)
+            leaves = [leaf.bfloat16() for leaf in leaves]
+        seen = inputs if len(shape.channels) == inputs.shape[1] else inputs[:, shape.channels]
+        return pool(_forward(seen, leaves, shape).float(), shape.pooling, self._fraction)
 
     def state(self) -> dict[str, npt.NDArray]:
         """All that training needs to continue exactly: weights and optimizer."""
@@ -211,6 +240,18 @@ class NodeTrainer:
             for t in range(6):
                 named |= {f"{g}.p{t}": params[t], f"{g}.m{t}": adam.first[t], f"{g}.v{t}": adam.second[t]}
         return named
+
+
+def patches(
+    n: int, side: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each of n pictures a partner [n], and corner and extent (down, right) [n, 2] of the rectangle that is taken
+    from it, a quarter to three quarters of the side long; of extent 0 in pictures that stay whole."""
+    partner = rng.permutation(n)
+    extent = rng.integers(side // 4, 3 * side // 4 + 1, (n, 2))
+    corner = (rng.random((n, 2)) * (side - extent + 1)).astype(np.int64)
+    extent[rng.random(n) >= PATCHED] = 0
+    return partner, corner, extent
 
 
 def moved(pictures: npt.NDArray[np.uint8], by: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:

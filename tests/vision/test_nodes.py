@@ -12,7 +12,7 @@ from ontology.errors import ConstructibleError
 from vision.bank import CHANNELS, GRID
 from vision.concepts import SCALES
 from vision.nodes import POOLINGS, Node, NodeBank, NodeShape, balanced_weights, calibration, pool
-from vision.train_nodes import NodePlan, NodeTrainer, calibrated, moved
+from vision.train_nodes import OWN_SHARE, NodePlan, NodeTrainer, calibrated, moved
 
 
 def random_node(shape: NodeShape, seed: int = 0) -> Node:
@@ -137,19 +137,20 @@ def test_training_learns_and_does_not_depend_on_company():
     assert ((one > np.median(one)) == (labels < 2)).mean() > 0.95
 
 
-def test_own_classes_get_half_of_pictures_and_weight_and_both_sides_weigh_the_same():
+def test_own_classes_get_their_share_of_pictures_and_weight_and_both_sides_weigh_the_same():
     maps, labels = separable()
     table = np.array([[1, 0], [0, 1], [0, -1], [1, 0]], np.int8)
     plans = [NodePlan(name, NodeShape(0.2, (6, 8)), table[:, i]) for i, name in enumerate("ab")]
     made = NodeTrainer(plans, maps, labels, np.arange(len(labels)), own=[0, 1], batch=32)
     drawn = np.concatenate([made.draw(step)[0] for step in range(50)])
     share = np.bincount(drawn, minlength=4) / len(drawn)
-    assert np.abs(share - 0.25).max() < 0.02  # two of four classes are own: half of the pictures
+    assert np.abs(share - np.array([OWN_SHARE, OWN_SHARE, 1 - OWN_SHARE, 1 - OWN_SHARE]) / 2).max() < 0.02
     weight = share[:, None] * made._weights.numpy()  # of each class for each node
     for node in range(2):
         for side in (0, 1):
             assert weight[table[:, node] == side, node].sum() == pytest.approx(0.5, abs=0.03)
-    assert weight[0, 0] == pytest.approx(3 * weight[3, 0], rel=0.1)  # half its side's weight and half of the other half
+    # Its share of its side's weight, and half of what is left to all classes of the side.
+    assert weight[0, 0] == pytest.approx((1 + OWN_SHARE) / (1 - OWN_SHARE) * weight[3, 0], rel=0.1)
     assert weight[2, 1] == 0
 
 
@@ -159,6 +160,19 @@ def test_pictures_are_moved_by_cells_and_their_edges_repeated():
     assert np.array_equal(there[0], maps[0])
     assert np.array_equal(there[1][:, 1:], maps[1][:, :-1]) and np.array_equal(there[1][:, 0], maps[1][:, 0])
     assert np.array_equal(there[2][:, :, :-1], maps[2][:, :, 1:])
+
+
+def test_half_of_the_pictures_hold_a_rectangle_of_another_and_its_area_is_told():
+    made, whole, touched = trainer(["a"]), np.arange(400, dtype=np.uint16), []
+    pictures = np.broadcast_to((whole % 256).astype(np.uint8)[:, None, None, None], (400, 2, GRID, GRID)).copy()
+    shown, partner, area = made.patched(pictures, 3)
+    for i, picture in enumerate(shown):
+        foreign = picture[0] != whole[i] % 256
+        if foreign.any() or (partner[i] != i and partner[i] % 256 != i % 256):
+            assert foreign.mean() == pytest.approx(float(area[i]))
+            assert set(picture[:, foreign].ravel()) <= {partner[i] % 256}
+        touched.append(bool(area[i] > 0))
+    assert 0.4 < np.mean(touched) < 0.6 and float(area.max()) <= 0.5625
 
 
 def test_training_continues_exactly_from_its_state():
