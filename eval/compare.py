@@ -17,7 +17,7 @@ from eval.records import Results, read_results
 from eval.runner import MANY_CLUSTERS
 from eval.tasks.base import Metric
 from ontology.errors import CheckFailed, ConstructibleError, UsageError
-from ontology.stats import Comparison, benjamini_hochberg, paired_difference
+from ontology.stats import Comparison, adjusted_p, paired_difference
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,7 @@ def _columns(side: Side, metric: Metric, part: str, order: list[str]) -> tuple[A
 
 def adjusted(pairs: Sequence[Pair]) -> list[Difference]:
     """Differences with q-values adjusted for all of them."""
-    p = np.array([pair[5].p_value for pair in pairs], dtype=np.float64)
-    finite = np.isfinite(p)
-    q = np.ones(len(p))
-    if finite.any():
-        q[finite] = benjamini_hochberg(p[finite])[1]
+    q = adjusted_p([pair[5].p_value for pair in pairs])
     return [Difference(*pair, q_value=float(value)) for pair, value in zip(pairs, q, strict=True)]
 
 

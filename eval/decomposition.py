@@ -26,7 +26,7 @@ from eval.runner import MANY_CLUSTERS
 from eval.tasks.base import Metric
 from ontology.errors import ConstructibleError
 from ontology.io import read_json, write_text
-from ontology.stats import Comparison, Interval, benjamini_hochberg, bootstrap_ratio, paired_difference
+from ontology.stats import Comparison, Interval, adjusted_p, bootstrap_ratio, paired_difference
 
 FORMAT = "constructible-decomposition/1"
 PARAMETERS_WITHIN = 0.01
@@ -89,6 +89,8 @@ def shown(metric: Metric, interval: Interval) -> str:
 
 def doubt(metric: Metric, step: Step) -> str:
     """Why a difference is not told from none."""
+    if not np.isfinite(step.loss.p_value):
+        return "one alone says nothing of chance"
     if step.loss.significant:
         return f"with all comparisons of its line counted it is not told from none (q {step.q_value:.3f})"
     least = metric.show(step.loss.minimum_detectable)
@@ -155,7 +157,7 @@ def _line(raw: Mapping[str, Any], name: str) -> Line:
     others += [(a, b) for a, b in raw.get("also", []) if a in cuts and b in cuts and cuts.index(b) > cuts.index(a) + 1]
     far = [(a, b, loss(tables[b, ""], tables[a, ""])) for a, b in dict.fromkeys(others)]
     rows = [*steps, *far, *((cut, control, comparison) for control, (cut, comparison, _) in beside.items())]
-    q = benjamini_hochberg([row[2].p_value for row in rows])[1] if rows else np.zeros(0)
+    q = adjusted_p([row[2].p_value for row in rows])
     every = [Step(row[0], row[1], row[2], float(q[i])) for i, row in enumerate(rows)]
     made, controls = every[: len(steps)], every[len(steps) + len(far) :]
     worst = max(made, key=lambda step: step.loss.estimate, default=None)

@@ -206,6 +206,15 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.05) -> tuple[NDArray
     return adjusted <= rate, adjusted
 
 
+def adjusted_p(p_values: ArrayLike) -> _Floats:
+    """p-values [m] adjusted for all of them (`benjamini_hochberg`); 1 where there is none (nan: one cluster alone)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    known, adjusted = np.isfinite(p), np.ones(len(p))
+    if known.any():
+        adjusted[known] = benjamini_hochberg(p[known])[1]
+    return adjusted
+
+
 # What is estimated: value and gradient with respect to the column sums. All are unchanged when every sum of one block
 # is scaled, so the gradient times the sums is zero and the influence of a cluster is the gradient times its row.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -100,7 +101,7 @@ class Metric:
 
     def show(self, value: float | None, low: float | None = None, high: float | None = None) -> str:
         """The figure for a person, with its interval where there is one."""
-        if value is None:
+        if value is None or not math.isfinite(value):
             return "–"
         scale, unit, digits = (100, " %", max(self.digits - 2, 0)) if self.percent else (1, "", self.digits)
         text = f"{scale * value:.{digits}f}{unit}"

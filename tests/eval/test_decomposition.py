@@ -57,6 +57,14 @@ def test_the_largest_loss_is_found_with_its_interval() -> None:
     assert (control.upper, control.lower) == ("all", "random") and control.told and control.loss.estimate > 0.2
 
 
+def test_of_one_draw_alone_nothing_is_told() -> None:
+    raw = make_raw(seeds=1, n=1)
+    (line,) = lines(raw)
+    assert all(not step.told and step.q_value == 1.0 for step in (*line.steps, *line.controls))
+    assert "one alone says nothing of chance" in page(raw, "a.svg", "raw.json")
+    assert "nan" not in page(raw, "a.svg", "raw.json") and figure([line])
+
+
 def test_where_more_is_better_a_fall_is_a_loss() -> None:
     levels = {"root": 0.9, "few": 0.88, "all": 0.6, "plain": 0.7}
     (line,) = lines(make_raw(levels, better="higher"))
