@@ -296,15 +296,20 @@ class NetTrainer:
         leaves = [p.requires_grad_() for p in (*self._own, *self._shared, *self._special)]
         gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias, *special = leaves
         plan = kernels.route(module, n_modules=len(self.concepts))
-        gates, biases = gate[module], b1[module]
+        # `embedding`, not indexing, whose gradient torch adds up in another order at every run with several threads.
+        pick = torch.nn.functional.embedding
+        gates, biases = pick(module, gate), pick(module, b1)
         if special:
-            gates, biases = gates + special[0][specialist], biases + special[1][specialist]
+            gates, biases = gates + pick(specialist, special[0]), biases + pick(specialist, special[1])
         with kernels.bfloat16_products():
-            x = torch.nn.functional.embedding(reads, embeddings) * gates[:, :, None]
-            h = torch.nn.functional.silu(x.flatten(1) @ w1 + biases)
+            x = kernels.embedding_linear(
+                reads, gates, embeddings, w1.unflatten(0, (len(READS), -1)), padding=len(embeddings) - 1,
+                precision="bfloat16",
+            )  # fmt: skip
+            h = torch.nn.functional.silu(x + biases)
             y = kernels.ragged_linear(h, w2, b2, plan) + h @ w2_shared
             if special:
-                y = y + special[2][specialist]
+                y = y + pick(specialist, special[2])
             loss = kernels.ragged_softmax_xent(
                 y, targets, output, bias, self.vocabulary, self.answers(rows), precision="bfloat16"
             ).mean()
@@ -312,7 +317,6 @@ class NetTrainer:
         for p in leaves:
             p.requires_grad_(False)
         n_own, rate = len(self._own), self._rate()
-        grads[n_own][-1] = 0.0
         for part, state, share in (
             (slice(0, 1), self._gate_state, 1.0), (slice(1, n_own), self._own_state, self.shape.own_rate),
         ):  # fmt: skip

@@ -21,6 +21,7 @@ _HOME = {
     "AdamRule": "kernels.adam",
     "AdamState": "kernels.adam",
     "bfloat16_products": "kernels.precision",
+    "embedding_linear": "kernels.embedding",
     "keep_freed_memory": "kernels.memory",
     "train_step_": "kernels.api",
     "explain": "kernels.backends",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from kernels.backends import explain as explain
     from kernels.backends import use_backend as use_backend
     from kernels.cnn import module_cnn as module_cnn
+    from kernels.embedding import embedding_linear as embedding_linear
     from kernels.memory import keep_freed_memory as keep_freed_memory
     from kernels.plan import Plan as Plan
     from kernels.plan import route as route

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +21,17 @@ from kernels.torch_backend import sort_rows, unsort_rows
 from kernels.vocabulary import Vocabulary
 
 SAVE_BYTES = 1 << 29
-BLOCK_ROWS = 256
-# (logits, bias, targets, loss [R], low) -> softmax minus one-hot; may use the logits up, writes the loss
-Pass = Callable[[Tensor, Tensor | None, Tensor, Tensor, bool], Tensor]
+BLOCK_ROWS = 1024
+SMALL_WORK = 1 << 20  # multiply-adds below which waking a second thread costs more than it brings
+# (hidden [R, D], table [V, D], bias [V], targets [R], loss [R], low) -> softmax minus one-hot [R, V]; writes the loss
+Pass = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, bool], Tensor]
 
 
-def torch_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
+def torch_pass(
+    hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool
+) -> Tensor:
     """The one-hot part goes before anything is rounded: near a probability of 1 the difference is all there is."""
+    logits = _logits(hidden, table, low)
     logits = logits if bias is None else logits.add_(bias)
     top = logits.amax(1, keepdim=True)
     at_target = logits.gather(1, targets[:, None])
@@ -36,17 +42,42 @@ def torch_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tenso
     return powers.bfloat16() if low else powers
 
 
-def numba_pass(logits: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
+def numba_pass(
+    hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool
+) -> Tensor:
     """The same in one sweep per row: float32 on a CPU only."""
-    from kernels import numba_xent
+    from kernels import numba_bfloat16, numba_xent
 
-    bias = logits.new_zeros(logits.shape[1]) if bias is None else bias.contiguous()
+    bias = hidden.new_zeros(len(table)) if bias is None else bias.contiguous()
+    if low and numba_bfloat16.available():
+        return _fused_pass(hidden, table, bias, targets, loss)
+    logits = _logits(hidden, table, low)
     arrays = logits.numpy(), bias.numpy(), targets.numpy(), loss.numpy()
     if not low:
         numba_xent.excess_float32(*arrays)
         return logits
     excess = torch.empty_like(logits, dtype=torch.bfloat16)
     numba_xent.excess_bfloat16(*arrays, excess.view(torch.int16).numpy().view("uint16"))
+    return excess
+
+
+def _fused_pass(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
+    """As numba_pass in low precision; a few rows' logits at a time are made and used up in the cache."""
+    from kernels import numba_bfloat16 as nb
+    from kernels import numba_xent as nx
+
+    columns, words = (-(-len(table) // nb.COLUMNS) * nb.COLUMNS, (table.shape[1] + 1) // 2)
+    small = len(hidden) * table.numel() < SMALL_WORK
+    threads = 1 if small else min(torch.get_num_threads(), numba.get_num_threads())
+    packed = np.empty((columns // nb.LANES, words, nb.LANES), np.uint32)
+    pairs = np.empty((len(hidden), words), np.uint32)
+    excess = torch.empty(len(hidden), len(table), dtype=torch.bfloat16)
+    nx.pack(hidden.contiguous().numpy(), pairs, table.contiguous().numpy(), packed, threads)
+    scratch = np.empty((threads, nx.ROWS * columns), np.float32)
+    nx.fused_bfloat16(
+        pairs, packed, bias.numpy(), targets.numpy(), loss.numpy(),
+        excess.view(torch.int16).numpy().view("uint16"), scratch,
+    )  # fmt: skip
     return excess
 
 
@@ -90,8 +121,8 @@ def losses(
     loss = hidden.new_empty(hidden.shape[0])
     with bfloat16_products(low and hidden.device.type == "cpu"):
         for rows, span in busy:
-            logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
-            excess = one_pass(logits, None if bias is None else bias[span], targets[rows], loss[rows], low)
+            part = None if bias is None else bias[span]
+            excess = one_pass(hidden[rows], _table(output, vocabulary, span), part, targets[rows], loss[rows], low)
             if kept is not None:
                 kept.append(excess)
     return loss, kept
@@ -125,9 +156,10 @@ def gradients(
     with bfloat16_products(low and hidden.device.type == "cpu"):
         for i, (rows, span) in enumerate(_busy(vocabulary, plan)):
             if kept is None:
-                logits = _logits(hidden[rows], _table(output, vocabulary, span), low)
-                part = None if bias is None else bias[span]
-                excess = one_pass(logits, part, targets[rows], hidden.new_empty(len(logits)), low)
+                part, used = None if bias is None else bias[span], hidden[rows]
+                excess = one_pass(
+                    used, _table(output, vocabulary, span), part, targets[rows], used.new_empty(len(used)), low
+                )
             else:
                 excess = kept[i]
             if d_hidden is not None:
