@@ -154,32 +154,6 @@ def leaderboard(results: Path, form: str, write: Path | None) -> None:
 
 
 @eval_.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the figures (SVG).")
-@click.option("--json", "as_json", is_flag=True)
-def scale(run: Path, out: Path | None, as_json: bool) -> None:
-    """Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back."""
-    from dataclasses import asdict
-
-    from eval.curves import scale_plots, scaling
-    from ontology.io import write_text
-
-    laws = scaling(run)
-    if out is not None:
-        for axis, svg in scale_plots(laws):
-            write_text(out / f"{axis.replace(' ', '_')}.svg", svg)
-    if as_json:
-        click.echo(json.dumps([asdict(law) for law in laws], indent=1))
-        return
-    for law in laws:
-        click.echo(
-            f"{law.kind}, {law.axis}: exponent {law.exponent:.3f} [{law.low:.3f}, {law.high:.3f}] over "
-            f"{len(law.x)} sizes, at most {law.residual:.1%} off the line; "
-            + ("turns back at " + "; ".join(law.turns) if law.turns else "no turn back beyond chance")
-        )
-
-
-@eval_.command()
 @click.option("--results", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("docs/results"),
               show_default=True, help="Folder of raw results.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/report"), show_default=True,

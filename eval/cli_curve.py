@@ -174,6 +174,42 @@ def curve_images(
         click.echo(path)
 
 
+@click.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the figures (SVG).")
+@click.option("--raw", type=_FILE, help="Write the raw results of a folder as one file.")
+@click.option("--pages", type=click.Path(file_okay=False, path_type=Path),
+              help="Write the page and the figures into this folder.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True)
+def scale(run: Path, out: Path | None, raw: Path | None, pages: Path | None, as_json: bool) -> None:
+    """Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back.
+
+    RUN is a folder that `eval run --out RUN` filled, one whose subfolders (sweeps: one thing changed on purpose) it
+    filled, or a raw results file.
+    """
+    from dataclasses import asdict
+
+    from eval.scale import law_words, read_raw, save, scale_plots, scaling
+    from eval.scale_page import write_pages
+    from ontology.io import write_text
+
+    found = read_raw(run)
+    laws = scaling(found)
+    if out is not None:
+        for name, svg in scale_plots(laws):
+            write_text(out / f"{name.replace(' ', '_')}.svg", svg)
+    if raw is not None:
+        save(found, raw)
+    if pages is not None:
+        for written in write_pages(raw or run, pages):
+            click.echo(written, err=True)
+    if as_json:
+        click.echo(json.dumps([asdict(law) for law in laws], indent=1))
+        return
+    for law in laws:
+        click.echo(law_words(law))
+
+
 def _said() -> str:
     """The command as given, folders by their last name."""
     context, words = click.get_current_context(), []
@@ -188,4 +224,4 @@ def _said() -> str:
     return " ".join(["constructible eval", context.info_name or "", *words])
 
 
-COMMANDS = (curve, curve_code, curve_images)
+COMMANDS = (curve, curve_code, curve_images, scale)

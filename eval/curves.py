@@ -1,16 +1,14 @@
-"""Two curves over a folder of results: quality against the depth of the cut, and quality against data and work.
+"""The decomposition curve over a folder of results: quality against the depth of the cut.
 
-Both rest on the same examples for all models of the folder: differences between neighbours are paired, and the exponent
-of a power law is refitted for every bootstrap draw of files (or projects), which all models share.
+It rests on the same examples for all models of the folder, and differences between neighbours are paired. Quality
+against data and work is in `eval.scale`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -214,128 +212,3 @@ def curve_plot(curves: Sequence[Curve]) -> str:
         for i, curve in enumerate(curves)
     ]
     return line_plot(series, "cut", METRIC, title="Decomposition curve")
-
-
-# Scaling
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """value = factor * x ** -exponent over models of one kind: `exponent` with its 95 % interval over files; `turns`
-    are places where a larger x is worse, beyond chance."""
-
-    kind: str
-    axis: str
-    x: list[float]
-    values: list[float]
-    exponent: float
-    low: float
-    high: float
-    factor: float
-    residual: float
-    turns: list[str]
-
-
-AXES: dict[str, Callable[[Side], float | None]] = {
-    "training bytes": lambda side: _mean(side, "data_bytes"),
-    "parameters": lambda side: _mean(side, "parameters"),
-    "seconds": lambda side: _mean(side, "seconds"),
-    "training FLOPs": lambda side: _mean(side, "train_flops"),
-}
-
-
-def _mean(side: Side, name: str) -> float | None:
-    values = [getattr(budget, name) for budget in side.budgets]
-    return None if None in values else float(np.mean(values))
-
-
-def kind_of(side: Side) -> str:
-    """The line a model belongs to."""
-    kind = side.header["model"]["kind"]
-    cut = {"root": "monolith", "plain": "no nets", None: "other"}.get(side.header["budget"]["cut"], "constructed")
-    return f"{cut}, {kind}" if kind else cut
-
-
-def scaling(run: Path) -> list[PowerLaw]:
-    """Power laws of bits per byte by kind of model and axis, where at least three sizes were measured.
-
-    Raises:
-        UsageError: there is no result, or nowhere three sizes.
-        ConstructibleError: the models were not scored on the same bytes.
-    """
-    sides = [side for side in all_sides(run) if not side.header["model"].get("control")]
-    _same_bytes(sides, run)
-    found = []
-    for kind in sorted({kind_of(side) for side in sides}):
-        members = [side for side in sides if kind_of(side) == kind]
-        for axis, size in AXES.items():
-            at = sorted(((x, side) for side in members if (x := size(side))), key=lambda pair: pair[0])
-            if len({x for x, _ in at}) >= 3:
-                found.append(_fit(kind, axis, [x for x, _ in at], [side for _, side in at]))
-    if not found:
-        raise UsageError("nowhere three sizes of one kind of model.", fix="measure more budgets", file=run)
-    return found
-
-
-def _fit(kind: str, axis: str, x: list[float], sides: list[Side]) -> PowerLaw:
-    order = sides[0].results[0].examples
-    matrices = [_matrix(side, order) for side in sides]
-    bits = np.array([rows.mean(0) for rows, _, _ in matrices])
-    exponent, low, high, factor, residual = power_law(np.array(x), bits, matrices[0][1], matrices[0][2])
-    pairs = []
-    for (x_a, a), (x_b, b) in zip(zip(x, sides, strict=True), list(zip(x, sides, strict=True))[1:], strict=False):
-        if x_a < x_b and len(a.results) == len(b.results):
-            whole = _whole(b, a)
-            pairs.append((whole[0], f"{x_a:.3g} to {x_b:.3g}", *whole[2:]))
-    turns = [
-        f"{one.part}: {one.metric.show(one.comparison.estimate)} worse"
-        for one in adjusted(pairs)
-        if one.comparison.estimate > 0 and one.comparison.significant and one.q_value <= 0.05
-    ]
-    values = (bits.sum(1) / matrices[0][1].sum()).tolist()
-    return PowerLaw(kind, axis, x, values, exponent, low, high, factor, residual, turns)
-
-
-def power_law(
-    x: np.ndarray, bits: np.ndarray, size: np.ndarray, clusters: Sequence[Any] | None = None, seed: int = 0
-) -> tuple[float, float, float, float, float]:
-    """Fit sum(bits) / sum(size) = factor * x ** -exponent by least squares in logarithms.
-
-    Args:
-        x: float64[m] above 0, at least two different values.
-        bits: float64[m, n] of m models on n files.
-        size: float64[n] bytes of the files.
-        clusters: [n] labels that are drawn together; None draws files.
-        seed: of the bootstrap.
-
-    Returns:
-        exponent, low, high (95 %, percentile bootstrap over clusters that all models share; it knows nothing of the
-        scatter of training), factor, and the largest relative distance of a model from the line.
-
-    Raises:
-        ValueError: fewer than two different x, or one that is not above 0.
-    """
-    if (x <= 0).any() or len(np.unique(x)) < 2:
-        raise ValueError("a power law needs two different sizes above 0")
-    labels = np.arange(len(size)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    groups = int(labels.max()) + 1
-    sums = np.stack([np.bincount(labels, row, groups) for row in (*bits, size)], axis=1)
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), REPLICATIONS) @ sums
-    logs = np.log(np.concatenate([sums.sum(0)[None], draws]))
-    y = logs[:, :-1] - logs[:, -1:]
-    centred = np.log(x) - np.log(x).mean()
-    slope = y @ centred / (centred @ centred)
-    low, high = np.quantile(-slope[1:], [0.025, 0.975])
-    fitted = y[0].mean() + slope[0] * centred
-    factor = math.exp(y[0].mean() - slope[0] * np.log(x).mean())
-    return float(-slope[0]), float(low), float(high), factor, float(np.abs(np.expm1(y[0] - fitted)).max())
-
-
-def scale_plots(laws: Sequence[PowerLaw]) -> list[tuple[str, str]]:
-    """(axis, SVG) with the lines of all kinds of models together."""
-    plots = []
-    for axis in dict.fromkeys(law.axis for law in laws):
-        chosen = [law for law in laws if law.axis == axis]
-        series = [Series(law.kind, [Point(x, y) for x, y in zip(law.x, law.values, strict=True)]) for law in chosen]
-        plots.append((axis, line_plot(series, axis, METRIC, log_x=True, log_y=True)))
-    return plots

@@ -17,9 +17,10 @@ from cgpt.page import asset, escape, fill
 from eval import decomposition as raw_curves
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
-from eval.curves import control_words, curve_plot, decomposition, scale_plots, scaling
+from eval.curves import control_words, curve_plot, decomposition
 from eval.plots import Point, Series, line_plot
 from eval.records import read_header
+from eval.scale import scale_plots, scaling
 from eval.tables import around, label
 from eval.tasks.base import Metric
 from ontology.errors import CheckFailed, ConstructibleError, UsageError

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from eval.cli import eval_
-from eval.curves import control_words, curve_plot, decomposition, power_law, scale_plots, scaling
+from eval.curves import control_words, curve_plot, decomposition
 from eval.plots import Point, Series, line_plot
+from eval.scale import gaps, power_law, read_raw, scale_plots, scaling
 from ontology.errors import ConstructibleError, UsageError
 from ontology.main import run as run_command
 from tests.eval.results import bits_rows, make_results
@@ -120,13 +121,40 @@ def test_scaling_finds_laws_and_turns(tmp_path: Path, capsys) -> None:
     assert ("constructed", "training FLOPs") not in laws
     for _, svg in scale_plots(list(laws.values())):
         assert len(ET.fromstring(svg).findall(".//{*}circle")) == 8 + 2
+    assert ours.beside == ["parameters"] and ours.seeds == 1 and ours.lows[0] is not None
     assert run_command(eval_, ["scale", str(tmp_path), "--out", str(tmp_path / "figures")]) == 0
     text = capsys.readouterr().out
     assert "no turn back beyond chance" in text and "turns back at" in text
     assert (tmp_path / "figures" / "training_bytes.svg").is_file()
+    # The same from the one file that is kept, with its page.
+    raw, pages = tmp_path / "kept" / "scale.json", tmp_path / "pages"
+    assert run_command(eval_, ["scale", str(tmp_path), "--raw", str(raw), "--pages", str(pages)]) == 0
+    assert {(law.kind, law.axis): law.exponent for law in scaling(raw)} == {k: law.exponent for k, law in laws.items()}
+    text = (pages / "scale.md").read_text()
+    assert "exponent 0.1" in text and "turns back at" in text and "double descent" not in text
+    assert len(list(pages.glob("*.svg"))) == len({law.axis for law in laws.values()})
+    found = gaps(read_raw(raw))
+    assert [gap.x for gap in found if gap.axis == "training bytes"] == list(sizes)
+    assert found[0].ratio.estimate < 1 and "Constructed / monolith" in text
     with pytest.raises(UsageError, match="three sizes"):
         make_results(tmp_path / "other", "one")
         scaling(tmp_path / "other")
+
+
+def test_sweeps_are_fitted_apart_and_seeds_widen_the_interval(tmp_path: Path) -> None:
+    for sweep, exponent in (("data", 0.1), ("work", 0.2)):
+        for i, size in enumerate((1e6, 4e6, 16e6)):
+            for seed in range(3):
+                # Each seed is a line of its own: steeper and flatter ones.
+                level = 4 * size ** -(exponent + 0.02 * (seed - 1)) * 1e6 ** (0.02 * (seed - 1))
+                budget = {"data_bytes": int(size), "cut": "leaves"}
+                make_results(tmp_path / sweep, f"ours {i}", bits_rows(level, noise=0.001, noise_seed=i), budget=budget,
+                             seed=seed)  # fmt: skip
+    laws = {law.sweep: law for law in scaling(tmp_path)}
+    assert laws["data"].exponent == pytest.approx(0.1, abs=0.01)
+    assert laws["work"].exponent == pytest.approx(0.2, abs=0.01) and laws["work"].seeds == 3
+    # 0.02 / sqrt(3) times Student's t with two degrees of freedom.
+    assert laws["data"].high - laws["data"].low == pytest.approx(2 * 4.30 * 0.02 / 3**0.5, rel=0.3)
 
 
 def test_the_commands(run: Path, capsys) -> None:
