@@ -13,7 +13,6 @@ import numpy.typing as npt
 from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json, save_tensors, write_json
-from vision.train_nodes import patches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -122,8 +121,7 @@ class MonolithTrainer:
         order = self.own if last else self.order
         places = np.concatenate([rng.permutation(len(order)) for _ in range(-(-BATCH // len(order)))])[:BATCH]
         rows = np.array([self._rows[order[p]][rng.integers(len(self._rows[order[p]]))] for p in places])
-        images, partner, area = _augment(self.pixels[rows], rng)
-        share = torch.from_numpy(area).float()
+        images = _augment(self.pixels[rows], rng)
         warm = min(1.0, (self._fraction + 1e-3) / 0.05)
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._fraction)))
@@ -131,10 +129,7 @@ class MonolithTrainer:
         # As the nodes do: products in bfloat16 where the processor has them in hardware, so that seconds compare.
         with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._low):
             logits = self.network(images)[:, : len(order)].float()
-            loss = torch.zeros(())
-            for shown, weight in ((places, 1 - share), (places[partner], share)):
-                losses = F.cross_entropy(logits, torch.from_numpy(shown), label_smoothing=0.05, reduction="none")
-                loss = loss + (losses * weight).mean()
+            loss = F.cross_entropy(logits, torch.from_numpy(places), label_smoothing=0.05)
             self._optimiser.zero_grad()
             loss.backward()
         self._optimiser.step()
@@ -172,11 +167,8 @@ class MonolithTrainer:
         return Monolith(tuple(class_names), self.width, tensors)
 
 
-def _augment(
-    pixels: npt.NDArray[np.uint8], rng: np.random.Generator
-) -> tuple[Tensor, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """As the nodes' pictures are: mirrored at random, moved by up to a sixteenth of the side, a rectangle of another
-    in half of them. Returns float [n, 3, side, side], each picture's partner and the share of its area, [n]."""
+def _augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    """Mirror at random, shift by up to a sixteenth of the side; float [n, 3, side, side]."""
     import torch
 
     out = np.empty_like(pixels)
@@ -187,12 +179,7 @@ def _augment(
         y, x = rng.integers(0, 2 * reach + 1, 2)
         part = padded[i, y : y + side, x : x + side]
         out[i] = part[:, ::-1] if rng.random() < 0.5 else part
-    partner, corner, extent = patches(len(out), side, rng)
-    whole = out.copy()
-    for i in np.flatnonzero(extent[:, 0]):
-        (y, x), (h, w) = corner[i], extent[i]
-        out[i, y : y + h, x : x + w] = whole[partner[i], y : y + h, x : x + w]
-    return _prepare(torch.from_numpy(out)), partner, extent.prod(1) / side**2
+    return _prepare(torch.from_numpy(out))
 
 
 def _prepare(pixels: Tensor) -> Tensor:
