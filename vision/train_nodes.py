@@ -28,8 +28,8 @@ OWN_SHARE = 0.75
 SHIFT = 1
 """Cells (a sixteenth of the side each) by which pictures are moved at random."""
 PATCHED = 0.5
-"""Share of pictures in which a rectangle of another one stands; truths then count by area (Yun et al. 2019, CutMix). The monolith is better without
-(docs/experiments/vision_nodes.md)."""
+"""Share of pictures in which a rectangle of another one stands; truths then count by area (Yun et al. 2019, CutMix).
+The monolith is better without (docs/experiments/vision_nodes.md)."""
 AnyNode = TypeVar("AnyNode", bound=Node | PlainNode)
 
 
