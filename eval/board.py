@@ -1,13 +1,15 @@
 """The published leaderboard, made from the raw results that are kept: `docs/results/`.
 
-Raw results are of two makes: `quickstart.json` (what `eval quickstart` files) and folders of `eval run`. Nothing is
-typed in: a row's figures, its cost, its commit and its command all come from the file that the row names.
+Raw results are of three makes: `quickstart.json` (what `eval quickstart` files), folders of `eval run`, and, beside
+their folder, `experiments/contenders.json` (`eval.studies.contenders`). Nothing is typed in: a row's figures, its cost,
+its commit and its command all come from the file that the row names.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from eval import contenders_rows
 from eval.leaderboard import Row, print_table
 from eval.records import Results, read_header, read_results
 from ontology.errors import ConstructibleError, UsageError
@@ -33,7 +36,7 @@ class Entry:
 
     Attributes:
         board: what was scored; only rows of one board are comparable.
-        kind: "constructed", "monolith", "no nets" or "other".
+        kind: "constructed", "monolith", "no nets", "other", or what `contenders_rows.KINDS` adds.
         figures: as in `leaderboard.Row`.
         opaque: trained numbers that acted on a decision, on average.
         faithful: share of predictions whose explanation was replayed by the independent checker; None: not checked.
@@ -65,6 +68,7 @@ def entries(results: Path = RESULTS) -> list[Entry]:
     for path in sorted(results.rglob("bits.parquet")):
         model = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
         seeds.setdefault(model, []).append(path)
+    found += [_contender(one) for one in contenders_rows.read(results)]
     for paths in seeds.values():
         each = [_run(path, path.relative_to(results).as_posix()) for path in paths]
         found += [_together(each, [read_results(path) for path in paths])] if len(each) > 1 else each
@@ -72,6 +76,21 @@ def entries(results: Path = RESULTS) -> list[Entry]:
         raise UsageError("no results here.", fix="give the folder that holds quickstart.json or `eval run`'s results",
                          file=results)  # fmt: skip
     return sorted(found, key=lambda entry: (entry.board, entry.figures.bits_per_byte, entry.figures.name))
+
+
+def place_of(raw: str) -> str:
+    """Where raw results lie, seen from the folder of the pages."""
+    return posixpath.normpath(f"results/{raw}")
+
+
+def _contender(one: contenders_rows.Contender) -> Entry:
+    row = contenders_rows.row_of(one)
+    opaque = {"no nets": 0.0, "monolith": float(row.parameters)}.get(one.kind)
+    commit = str(one.runs[0].get("commit") or "")
+    return Entry(
+        one.board, one.kind, row, opaque, None, commit, contenders_rows.command_of(one), contenders_rows.RAW,
+        contenders_rows.facts_of(one),
+    )  # fmt: skip
 
 
 def _quickstart(path: Path, raw: str) -> list[Entry]:
@@ -144,7 +163,8 @@ def _run(path: Path, raw: str) -> Entry:
     }
     git = header["environment"].get("git") or {}
     commit = (git.get("commit") or "") + ("+" if git.get("changed") else "")
-    board = f"{header['options']['data']}, {header['examples']} files"
+    # Files of one name may hold other bytes: a board is of the same examples, whatever they are called.
+    board = f"{header['options']['data']}, {header['examples']} files ({header['examples_hash'][:6]})"
     return Entry(
         board, kind, row, of("opaque parameters per decision")["value"], faithful, commit, header["command"], raw,
         facts | {"situations": parts, "scored files": examples},
@@ -248,7 +268,7 @@ def to_markdown(rows: Sequence[Entry]) -> str:
         text += "| " + " | ".join("---" if kind == "text" else "---:" for _, kind, *_ in COLUMNS) + " | --- |\n"
         for row in chosen:
             cells = [show(row).replace("|", "\\|").replace("\n", " ") for *_, show in COLUMNS]
-            text += "| " + " | ".join(cells) + f" | [{row.raw}](results/{row.raw}) |\n"
+            text += "| " + " | ".join(cells) + f" | [{Path(row.raw).name}]({place_of(row.raw)}) |\n"
         for command in dict.fromkeys(row.command for row in chosen):
             text += f"\n    {command}\n"
     return text

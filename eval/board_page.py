@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cgpt.page import asset, escape, fill, script_json
-from eval.board import COLUMNS, Entry
+from eval.board import COLUMNS, Entry, place_of
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -62,7 +62,7 @@ def render(rows: Sequence[Entry]) -> str:
         {
             "name": row.figures.name,
             "board": row.board,
-            "raw": f"results/{row.raw}",
+            "raw": place_of(row.raw),
             "commit": row.commit,
             "facts": row.facts,
         }

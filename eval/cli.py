@@ -167,6 +167,17 @@ def report(results: Path, out: Path) -> None:
 
 
 @eval_.command()
+@click.option("--docs", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("docs"),
+              show_default=True, help="Folder that holds results/ and experiments/; the pages go there.")  # fmt: skip
+def publish(docs: Path) -> None:
+    """Make all pages of raw results again: leaderboard, research post, curves, scale, contenders. Measures nothing."""
+    from eval.publish import publish as publish_all
+
+    for path in publish_all(docs):
+        click.echo(path)
+
+
+@eval_.command()
 @click.option("--train", default="stdlib:train", show_default=True, help="Corpus to build from.")
 @click.option("--test", default="stdlib:held-out", show_default=True, help="Files to score.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), multiple=True, default=(3.0,),

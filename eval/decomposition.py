@@ -75,10 +75,12 @@ class Line:
         size = f"{shown(self.metric, self.worst.loss)} {self.metric.name}"
         if self.worst.loss.estimate <= 0:
             return f"{self.name}: no step loses; the smallest gain is {place}, {size}."
-        share = f"it is the largest step in {self.worst_share:.0%} of the bootstrap draws"
+        share = ""
+        if len(self.steps) > 1:  # the only step is the largest one whatever is drawn
+            share = f"; it is the largest step in {self.worst_share:.0%} of the bootstrap draws"
         if not self.worst.told:
-            return f"{self.name}: the largest loss is {place}, {size}; {share}; {doubt(self.metric, self.worst)}."
-        return f"{self.name}: the largest loss is {place}, {size}; {share}."
+            return f"{self.name}: the largest loss is {place}, {size}{share}; {doubt(self.metric, self.worst)}."
+        return f"{self.name}: the largest loss is {place}, {size}{share}."
 
 
 def shown(metric: Metric, interval: Interval) -> str:

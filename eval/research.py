@@ -15,6 +15,7 @@ from typing import Any
 
 from cgpt.page import asset, escape, fill
 from eval import decomposition as raw_curves
+from eval import research_parts as parts
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
 from eval.curves import control_words, curve_plot, decomposition
@@ -37,15 +38,24 @@ METHODS = (
     "Comparisons are paired by file; p-values are adjusted for all figures looked at (Benjamini and Hochberg). In "
     "simulations with known truth the intervals cover 95 % at 30 and at 100 clusters (tests/ontology/test_stats.py).",
     "A pair is called equal-budget only if the harness finds no difference in data, seconds, parameters, machine and "
-    "threads, test bytes, task version and examples, and no test file among the training files.",
+    "threads, test bytes, task version, examples, their clusters, the code that measured, and the trainings that stand "
+    "for seeds, and no test file, whole or in parts, among the training files. Accuracy is compared only between "
+    "models that cut text into the same tokens.",
+    "Tokenizers, tables and nets are made from the training files alone. Whatever was chosen by looking was chosen on "
+    "validation projects or on training photographs held out; `test` projects are scored for publication only.",
 )
 LIMITS = (
     "Intervals over files say nothing about other training seeds, unless a row names several.",
     "A bare transformer has no counts of the corpus and no cache of the file. What counting alone gives is the row "
     "without nets; only the difference to that row can be due to nets.",
     "Minutes on one or two processor cores are a small budget. Nothing here says what a thousand times that gives.",
-    "A test file counts as leaked if its lines, indentation and blank lines aside, are a training file's; copied parts "
-    "of files are not looked for.",
+    "A test file counts as known if its lines are a training file's, or if at least 12 and 30 % of its lines stand in "
+    "runs of five in training ([experiments/copies.md](experiments/copies.md)); a copy with every fourth line changed "
+    "is not found.",
+    "Contenders and curves of a single training seed say nothing of other seeds; where there are several, intervals "
+    "hold for others as well.",
+    "Photographs have 64 pixels a side and five classes at a time; nothing here is about large pictures or many "
+    "classes.",
     "FLOPs are those of matrix products; counting, sorting and looking up are in the seconds only.",
 )
 THREATS = (
@@ -54,7 +64,12 @@ THREATS = (
     "Held-out packages of the standard library resemble the packages trained on more than strangers' code does.",
     "Some choices of the constructed model were made on the packages that the quick start scores "
     "([DESIGN.md](DESIGN.md)): that table is no blind test of them.",
-    "Seconds are of one machine; another processor, or a GPU, would give the two sides other shares.",
+    "Seconds are of one machine; another processor, or a GPU, would give the two sides other shares. Rows of one table "
+    "may come from two machines (the raw results say which); only pairs of one machine are called equal.",
+    "The authors of the constructed model also built the monoliths and this harness. Raw results, commands and commits "
+    "are kept so that others can repeat them; nobody has yet.",
+    "What was tried and did not help is listed where it was tried ([experiments/tried.md](experiments/tried.md), "
+    "[experiments/vision_nodes.md](experiments/vision_nodes.md)); choices made on the way are not corrected for.",
 )  # fmt: skip
 
 
@@ -81,7 +96,8 @@ class Post:
 
     def figure(self, name: str, svg: str, caption: str) -> None:
         if svg:
-            self.blocks.append(("figure", (name, svg, caption)))
+            # The name is that of a file: it stays the same as long as what it shows does.
+            self.blocks.append(("figure", (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), svg, caption)))
 
 
 def write_post(results: Path, out: Path) -> list[Path]:
@@ -94,10 +110,11 @@ def write_post(results: Path, out: Path) -> list[Path]:
     """
     post = make_post(results)
     written = [write_text(out / "REPORT.md", to_markdown(post)), write_text(out / "report.html", to_html(post))]
-    for kind, block in post.blocks:
-        if kind == "figure":
-            written.append(write_text(out / "figures" / f"{block[0]}.svg", block[1]))
-    return written
+    figures = {block[0]: block[1] for kind, block in post.blocks if kind == "figure"}
+    for old in (out / "figures").glob("*.svg"):
+        if old.stem not in figures:
+            old.unlink()  # of results that are no longer there
+    return written + [write_text(out / "figures" / f"{name}.svg", svg) for name, svg in figures.items()]
 
 
 def make_post(results: Path) -> Post:
@@ -105,7 +122,7 @@ def make_post(results: Path) -> Post:
     rows = entries(results)
     post = Post("Does construction work? What was measured")
     post.heading("In short")
-    post.bullets([_short(rows, board) for board in _boards(rows)])
+    post.bullets([*parts.short(results), *(_short(rows, board) for board in _boards(rows))])
     post.heading("Methods")
     for text in METHODS:
         post.text(text)
@@ -121,10 +138,12 @@ def make_post(results: Path) -> Post:
                 for row in chosen
             ],
         )  # fmt: skip
-        post.figure(f"board_{len(post.blocks)}", _bars(chosen), f"Bits per byte, {board}; lower is better.")
+        post.figure(f"board {board}", _bars(chosen), f"Bits per byte, {board}; lower is better.")
         post.bullets(_comparisons(chosen, results))
+    parts.contenders(post, results)
     _other_tasks(post, results)
     _raw_curves(post, results)
+    parts.scales(post, results)
     _curves(post, results)
     post.heading("Negative results")
     post.bullets(_negative(rows, results) or ["None found in these results, which is not the same as none."])
@@ -133,7 +152,9 @@ def make_post(results: Path) -> Post:
     post.heading("Threats to validity")
     post.bullets(THREATS)
     post.heading("Commands")
-    commands = [row.command for row in rows] + [raw["command"] for _, raw in _raw_files(results)]
+    commands = [row.command for row in rows] + [header["command"] for _, header in _headers(results)]
+    for _, raw in parts.raw_files(results):
+        commands += raw["commands"] if "commands" in raw else [raw["command"]]
     for command in dict.fromkeys(commands):
         post.text(f"`{command}`")
     return post
@@ -143,8 +164,7 @@ def _boards(rows: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(row.board for row in rows))
 
 
-def _link(raw: str) -> str:
-    return f"[{raw}](results/{raw})"
+_link = parts.link
 
 
 def _whole(value: float | None) -> str:
@@ -179,7 +199,7 @@ def _bars(rows: Sequence[Entry]) -> str:
 def _comparisons(rows: Sequence[Entry], results: Path) -> list[str]:
     """Constructed against monolith, for every such pair of a board."""
     said = []
-    for raw in dict.fromkeys(row.raw for row in rows if row.raw.endswith(".json")):
+    for raw in dict.fromkeys(row.raw for row in rows if row.raw.endswith("quickstart.json")):
         found = read_json(results / raw).get("comparison") or {}
         if found.get("ratio") is not None:
             ends = f" [{found['low']:.3f}, {found['high']:.3f}]" if found.get("low") is not None else ""
@@ -227,22 +247,20 @@ def _other_tasks(post: Post, results: Path) -> None:
         )
 
 
-def _raw_files(results: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Raw results of decomposition curves: (path within the folder, content)."""
-    found = [(path.relative_to(results).as_posix(), read_json(path)) for path in sorted(results.rglob("*.json"))]
-    return [(name, raw) for name, raw in found if raw_curves.is_raw(raw)]
+def _curve_files(results: Path) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, raw) for name, raw in parts.raw_files(results) if raw_curves.is_raw(raw)]
 
 
 def _raw_curves(post: Post, results: Path) -> None:
     """The decomposition curves that `eval curve-code` and `eval curve-images` measured."""
-    for name, raw in _raw_files(results):
+    for name, raw in _curve_files(results):
         found = raw_curves.lines(raw)
         if not found:
             continue
         post.heading(f"Decomposition: {raw['track']}")
         for text in raw["method"]:
             post.text(text)
-        post.figure(f"{Path(name).stem}_{len(post.blocks)}", raw_curves.figure(found), "Each cut, with its interval.")
+        post.figure(Path(name).stem, raw_curves.figure(found), "Each cut, with its interval.")
         post.bullets([f"{line.words} ({_link(name)})" for line in found])
         post.bullets(
             [f"{raw_curves.control_words(line, step)} ({_link(name)})" for line in found
@@ -261,7 +279,7 @@ def _raw_curves(post: Post, results: Path) -> None:
 def _lost_steps(results: Path) -> list[str]:
     """What cutting finer costs, and controls that do no worse than what is meant."""
     said = []
-    for name, raw in _raw_files(results):
+    for name, raw in _curve_files(results):
         for line in raw_curves.lines(raw):
             said += [
                 f"{raw['track']}, {line.name}: cutting from {step.upper} to {step.lower} loses "
@@ -288,7 +306,7 @@ def _curves(post: Post, results: Path) -> None:
             curves = []
         if any(len(curve.points) > 1 for curve in curves):
             post.heading(f"Decomposition: {raw}")
-            post.figure(f"curve_{len(post.blocks)}", curve_plot(curves), "Bits per byte against the cut.")
+            post.figure(f"curve {raw}", curve_plot(curves), "Bits per byte against the cut.")
             post.bullets([f"{curve.words} ({_link(raw)})" for curve in curves])
             post.bullets([f"{control_words(one)} ({_link(raw)})" for curve in curves for one in curve.controls])
             post.bullets([f"Not equal ({curve.name}): {text}." for curve in curves for text in curve.warnings])
@@ -298,7 +316,7 @@ def _curves(post: Post, results: Path) -> None:
             continue
         post.heading(f"Scale: {raw}")
         for axis, svg in scale_plots(laws):
-            post.figure(f"scale_{axis.replace(' ', '_')}_{len(post.blocks)}", svg, f"Bits per byte against {axis}.")
+            post.figure(f"scale {raw} {axis}", svg, f"Bits per byte against {axis}.")
         post.bullets([
             f"{law.kind}, {law.axis}: exponent {law.exponent:.3f} [{law.low:.3f}, {law.high:.3f}] ({_link(raw)}); "
             + ("turns back at " + "; ".join(law.turns) if law.turns else "no turn back beyond chance")
@@ -307,7 +325,7 @@ def _curves(post: Post, results: Path) -> None:
 
 
 def _negative(rows: Sequence[Entry], results: Path) -> list[str]:
-    said = _lost_steps(results)
+    said = [*parts.lost(results), *_lost_steps(results)]
     for board in _boards(rows):
         chosen = [row for row in rows if row.board == board]
         ours = [row for row in chosen if row.kind == "constructed"]
@@ -318,7 +336,7 @@ def _negative(rows: Sequence[Entry], results: Path) -> list[str]:
                 f"{row.figures.bits_per_byte:.3f} against {other.figures.bits_per_byte:.3f} ({_link(row.raw)})."
                 for row in worse
             ]
-    for raw in dict.fromkeys(row.raw for row in rows if row.raw.endswith(".json")):
+    for raw in dict.fromkeys(row.raw for row in rows if row.raw.endswith("quickstart.json")):
         lost = [
             row
             for row in read_json(results / raw).get("waterfall", [])

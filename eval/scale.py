@@ -111,7 +111,7 @@ def collect(run: Path, method: Sequence[str] = ()) -> dict[str, Any]:
             )  # fmt: skip
         at = {name: i for i, name in enumerate(results.examples)}
         folder = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
-        sweep = folder.parent.relative_to(run).as_posix()
+        sweep = folder.parent.relative_to(run).as_posix() if folder.parent.is_relative_to(run) else "."
         bits = results.values["bits"][[at[name] for name in first.examples]]
         budget = {key: header["budget"].get(key) for key in _KEPT}
         models.append(

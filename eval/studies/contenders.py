@@ -85,8 +85,13 @@ def run(
                 facts = {"model": name, "minutes": minutes, "seed": seed, "split": split, "corpus": corpus,
                          "setting": setting, "seconds": seconds}  # fmt: skip
                 texts = {(file.project, file.path): file.data for file in unseen}
+                here = describe()
+                git = here.get("git") or {}
+                # Rows of several days stand in one file: each says by which code and where it was made.
+                facts |= {"commit": str(git.get("commit") or "") + ("+" if git.get("changed") else ""),
+                          "cpu": here["cpu"], "threads": here["threads"]}  # fmt: skip
                 stored["runs"][key] = facts | _row(model, score, texts)
-                stored["environment"] = describe()
+                stored["environment"] = here
                 write_json(RESULTS, stored)
                 write_text(RESULTS.with_suffix(".md"), page(stored))
     print(json.dumps({key: row["bits_per_byte"] for key, row in stored["runs"].items()}, indent=1))

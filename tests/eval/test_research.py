@@ -57,9 +57,33 @@ def test_every_table_row_and_claim_links_to_a_file_that_is_there(results: Path) 
     assert len(links) > 10 and all((results.parent / link).exists() for link in links)
     for line in text.partition("## Results")[2].partition("## Negative")[0].splitlines():
         if line.startswith("|") and not line.startswith(("| Model", "| Cut", "| ---")):
-            assert "(results/" in line, line
+            assert "(results/" in line or "(experiments/" in line, line
     for figure in re.findall(r"\((figures/[^)]+)\)", text):
         ET.parse(results.parent / figure)
+
+
+def test_what_is_committed_is_what_the_raw_results_give(tmp_path: Path) -> None:
+    docs = ROOT / "docs"
+    post = make_post(docs / "results")
+    assert (docs / "REPORT.md").read_text(encoding="utf-8") == to_markdown(post)
+    assert (docs / "report.html").read_text(encoding="utf-8") == to_html(post)
+    shown = {block[0]: block[1] for kind, block in post.blocks if kind == "figure"}
+    kept = {path.stem: path.read_text(encoding="utf-8") for path in (docs / "figures").glob("*.svg")}
+    assert kept == shown
+    for place in re.findall(r"\]\(([\w./ +-]+)\)", to_markdown(post)):
+        assert (docs / place).exists(), place
+
+
+def test_pages_are_made_again_by_one_call_and_old_figures_go(results: Path) -> None:
+    assert run_command(eval_, ["publish", "--docs", str(results.parent)]) == 0
+    docs = results.parent
+    first = {path.relative_to(docs).as_posix(): path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+    assert {"LEADERBOARD.md", "leaderboard.html", "REPORT.md", "report.html", "experiments/code_curve.md"} <= set(first)
+    assert run_command(eval_, ["publish", "--docs", str(docs)]) == 0
+    assert first == {p.relative_to(docs).as_posix(): p.read_bytes() for p in docs.rglob("*") if p.is_file()}
+    (results / "code_curve.json").unlink()
+    assert run_command(eval_, ["publish", "--docs", str(docs)]) == 0
+    assert not (docs / "figures" / "code_curve.svg").exists()
 
 
 def test_seeds_are_compared_together(results: Path) -> None:
@@ -83,7 +107,7 @@ def test_sections_are_all_there(results: Path) -> None:
     assert "Decomposition: pair" in text, "two cuts are a curve"
     curve = text.partition("## Decomposition: code")[2].partition("\n## ")[0]
     assert "the largest loss is from few to all" in curve and "random against all" in curve
-    assert curve.count("[code_curve.json](results/code_curve.json)") > 8 and "figures/code_curve_" in curve
+    assert curve.count("[code_curve.json](results/code_curve.json)") > 8 and "figures/code_curve.svg" in curve
     negative = text.partition("## Negative results")[2].partition("## Limitations")[0]
     assert "cutting from few to all loses" in negative and "the control" not in negative
     assert "`constructible eval curve-code`" in text
