@@ -26,13 +26,16 @@ def render(rows: Sequence[Entry]) -> str:
             key = "" if plain is None or plain != plain else plain
             if number == 0:
                 side = "ours" if row.kind == "constructed" else "theirs"
-                note = f'<span class="note">{escape(row.figures.note)}</span>' if row.figures.note else ""
+                notes = [row.board[:1].upper() + row.board[1:], *([row.figures.note] if row.figures.note else [])]
+                note = "".join(f'<span class="note">{escape(text)}</span>' for text in notes)
                 body += (
                     f'<th scope="row" data-sort="{escape(key)}"><span class="swatch {side}"></span>{escape(show(row))}'
                     f"{note}</th>"
                 )
             else:
-                body += f'<td data-label="{escape(title)}" data-sort="{escape(key)}">{escape(show(row))}</td>'
+                value_text, bracket, ends = show(row).partition(" [")
+                ends = f' <span class="interval">[{escape(ends)}</span>' if bracket else ""
+                body += f'<td data-label="{escape(title)}" data-sort="{escape(key)}">{escape(value_text)}{ends}</td>'
         button = f'<button type="button" class="raw-button" data-row="{i}">open</button>'
         body += f'<td data-label="Raw results">{button}</td></tr>'
     boards = list(dict.fromkeys(row.board for row in rows))

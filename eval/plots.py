@@ -15,6 +15,11 @@ _LETTER = 6.4
 _COLOURS = ("var(--ours, #1f77b4)", "var(--keyword, #6f3aa8)", "var(--good, #1b6b3a)", "var(--bad, #a3341f)",
             "var(--muted, #5a626b)", "var(--number, #9a4a00)")  # fmt: skip
 
+_STYLE = (
+    "<style>text{font:12px system-ui,sans-serif;fill:var(--ink,#1c2024)}.grid{stroke:var(--line,#e2dfd8)}"
+    ".axis{stroke:var(--muted,#5a626b)}</style>"
+)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -104,14 +109,47 @@ def line_plot(
         f'<text transform="translate(14 {(HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_title)}</text>"
     )
-    style = (
-        "<style>text{font:12px system-ui,sans-serif;fill:var(--ink,#1c2024)}.grid{stroke:var(--line,#e2dfd8)}"
-        ".axis{stroke:var(--muted,#5a626b)}</style>"
-    )
     name = escape(title or f"{y_title} by {x_title}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
-        f"{style}{''.join(parts)}</svg>"
+        f"{_STYLE}{''.join(parts)}</svg>"
+    )
+
+
+def dot_plot(
+    rows: Sequence[tuple[str, float, float | None, float | None, bool]], x_title: str, *, title: str = ""
+) -> str:
+    """Figures with their intervals below each other, as an SVG; an empty text where there is nothing to draw.
+
+    Args:
+        rows: (name, figure, low, high, whether it stands out) from top to bottom.
+        x_title: what the figures are.
+        title: for those who cannot see it.
+    """
+    if not rows:
+        return ""
+    left = round(min(340.0, 24 + _LETTER * max(len(row[0]) for row in rows)))
+    low, high = _range([value for row in rows for value in row[1:4] if value is not None], False)
+    height, bottom = 56 + 26 * len(rows), 26 * len(rows) + 12
+
+    def at(x: float) -> float:
+        return left + (x - low) / (high - low) * (WIDTH - left - 24)
+
+    parts = [f'<line class="axis" x1="{left}" x2="{WIDTH - 24}" y1="{bottom}" y2="{bottom}"/>']
+    for tick in _ticks(low, high, False):
+        parts.append(f'<line class="grid" x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="8" y2="{bottom}"/>')
+        parts.append(f'<text x="{at(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{_shown(tick)}</text>')
+    for number, (name, value, below, above, stands_out) in enumerate(rows):
+        y, colour = 22 + 26 * number, _COLOURS[0 if stands_out else 4]
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        if below is not None and above is not None:
+            parts.append(f'<line x1="{at(below):.1f}" x2="{at(above):.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
+                         'stroke-width="2"/>')  # fmt: skip
+        parts.append(f'<circle cx="{at(value):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
+    parts.append(f'<text x="{(left + WIDTH - 24) / 2}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(title or x_title)}">{_STYLE}{"".join(parts)}</svg>'
     )
 
 

@@ -19,7 +19,7 @@ from eval import research_parts as parts
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
 from eval.curves import control_words, curve_plot, decomposition
-from eval.plots import Point, Series, line_plot
+from eval.plots import dot_plot
 from eval.records import read_header
 from eval.scale import scale_plots, scaling
 from eval.tables import around, label
@@ -187,13 +187,11 @@ def _short(rows: Sequence[Entry], board: str) -> str:
 
 
 def _bars(rows: Sequence[Entry]) -> str:
-    points = [
-        Point(float(i), row.figures.bits_per_byte, row.figures.bits_per_byte_low, row.figures.bits_per_byte_high,
-              str(i + 1))
-        for i, row in enumerate(rows)
-    ]  # fmt: skip
-    series = [Series(f"{i + 1}: {row.figures.name}"[:22], [points[i]]) for i, row in enumerate(rows)]
-    return line_plot(series, "row", "bits per byte")
+    return dot_plot(
+        [(one.name, one.bits_per_byte, one.bits_per_byte_low, one.bits_per_byte_high, row.kind == "constructed")
+         for row in rows for one in [row.figures]],
+        "bits per byte",
+    )  # fmt: skip
 
 
 def _comparisons(rows: Sequence[Entry], results: Path) -> list[str]:
@@ -395,7 +393,8 @@ def to_html(post: Post) -> str:
         if kind == "heading":
             number += 1
             key = "result" if number == 1 else f"s{number}"
-            sections += ("</section>" if open_section else "") + f'<section id="{key}"><h2>{escape(block)}</h2>'
+            sections += "</section>" if open_section else ""
+            sections += f'<section id="{key}" class="post"><h2>{escape(block)}</h2>'
             contents += f'<a href="#{key}">{escape(block)}</a>'
             open_section = True
         elif kind == "text":

@@ -38,8 +38,9 @@ def contenders(post: Post, results: Path) -> None:
     found = contenders_rows.read(results)
     for board in dict.fromkeys(one.board for one in found):
         chosen = [one for one in found if one.board == board]
-        post.text(f"**Contenders at equal seconds: {board}.** Constructed against each other model, paired by file:")
         pairs = [one for one in contenders_rows.ratios(found) if one.ours.board == board]
+        if pairs:
+            post.text(f"**Contenders: {board}.** Constructed against each other model of its minutes, paired by file:")
         post.bullets([f"{contenders_rows.ratio_words(one)} ({link(contenders_rows.RAW)})." for one in pairs])
         if len(chosen) > 1:
             caption = f"Bits per byte against the seconds of the build, {board}; lower is better."

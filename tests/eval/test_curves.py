@@ -11,7 +11,7 @@ import pytest
 
 from eval.cli import eval_
 from eval.curves import control_words, curve_plot, decomposition
-from eval.plots import Point, Series, line_plot
+from eval.plots import Point, Series, dot_plot, line_plot
 from eval.scale import gaps, power_law, read_raw, scale_plots, scaling
 from ontology.errors import ConstructibleError, UsageError
 from ontology.main import run as run_command
@@ -172,7 +172,9 @@ def test_plots_hold_what_they_are_given() -> None:
     svg = line_plot([Series(hostile, [Point(1, 2, 1.5, 2.5, hostile), Point(2, 1)])], hostile, hostile, title=hostile)
     root = ET.fromstring(svg)
     assert len(root.findall(".//{*}circle")) == 3 and not root.findall(".//{*}script")
-    assert line_plot([], "x", "y") == ""
+    assert line_plot([], "x", "y") == "" == dot_plot([], "x")
+    dots = ET.fromstring(dot_plot([(hostile, 1.0, 0.9, 1.1, True), ("x" * 90, 2.0, None, None, False)], hostile))
+    assert len(dots.findall(".//{*}circle")) == 2 and not dots.findall(".//{*}script")
     ET.fromstring(line_plot([Series("flat", [Point(1, 3.0), Point(10, 3.0)])], "x", "y", log_x=True))
     with pytest.raises(ValueError, match="above 0"):
         line_plot([Series("zero", [Point(0, 1.0)])], "x", "y", log_x=True)
