@@ -24,6 +24,11 @@ def padded(width: int) -> int:
     return int(_padded.py_func(width))
 
 
+def whole_lines(floats: int) -> int:
+    """So many floats that what follows them starts a cache line: vectors across two lines are slow."""
+    return -(-floats // 16) * 16
+
+
 def geometry(images: Tensor, weights: Sequence[Tensor], strides: Sequence[int]) -> np.ndarray:
     """int64 [3, GEOMETRY]; see kernels/numba_cnn.py."""
     table = np.zeros((nc.LAYERS, nc.GEOMETRY), np.int64)
@@ -66,13 +71,13 @@ def _layout(g: np.ndarray, block: int, backward: bool, saved: bool) -> tuple[np.
                        nc.D_BIAS: int(g[layer, nc.WIDTH])}  # fmt: skip
         for name, floats in wanted.items():
             slots[layer, name] = size
-            size += padded(floats)
+            size += whole_lines(floats)
     total = block * size
 
     def room(layer: int, name: int, floats: int) -> None:
         nonlocal total
         items[layer, name] = total
-        total += padded(floats)
+        total += whole_lines(floats)
 
     for layer in range(nc.LAYERS):
         cells = int(g[layer, nc.H_OUT] * g[layer, nc.W_OUT])

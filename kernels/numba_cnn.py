@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from kernels.numba_layers import activate, activate_gradient, fill_bias
+from kernels.numba_layers import activate, activate_gradient, aligned, fill_bias
 from kernels.numba_math import INLINE, compiled
 from kernels.numba_panels import add_row, copy_row, floats, multiply
 
@@ -323,5 +323,5 @@ def run(
     for c in numba.prange(len(parts)):
         run_part(
             parts[c], g, slots, items, slot_size, table, n_modules, block, images, shared, activation, out, saved,
-            saved_size, d_images, backward, known, scratch[c].ctypes.data,
+            saved_size, d_images, backward, known, aligned(scratch[c].ctypes.data),
         )  # fmt: skip

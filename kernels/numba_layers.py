@@ -11,9 +11,16 @@ import numpy as np
 from kernels.numba_math import HALF, INLINE, ONE, compiled, exp32, normal_cdf32, sigmoid32
 from kernels.numba_panels import LANE, copy_row, floats
 
+LINE = 64  # bytes of a cache line
 NONE, RELU, GELU, SILU = 0, 1, 2, 3
 CODES = {"none": NONE, "relu": RELU, "gelu": GELU, "silu": SILU}
 DENSITY = np.float32(0.3989422804014327)  # 1 / sqrt(2 pi)
+
+
+@numba.njit(**INLINE)
+def aligned(address: Any) -> Any:
+    """The next address that starts a cache line: vectors across two lines cost a product a third of its speed."""
+    return (address + LINE - 1) // LINE * LINE
 
 
 @numba.njit(**INLINE)

@@ -16,11 +16,12 @@ import numba
 import numpy as np
 
 from kernels.numba_adam import adam
-from kernels.numba_layers import activate, activate_gradient, fill_bias, padded
+from kernels.numba_layers import LINE, activate, activate_gradient, aligned, fill_bias, padded
 from kernels.numba_math import INLINE, ONE, compiled, exp32, sigmoid32
-from kernels.numba_panels import copy_row, floats, multiply, sum_row
+from kernels.numba_panels import copy_row, floats, multiply, multiply_from, prefetch_row, sum_row
 
 TILE = 64
+AHEAD = 32  # rows that are asked for before they are used
 LAYERS = 4
 GIVEN, MSE, LOGISTIC, SOFTMAX = 0, 1, 2, 3
 # Rows of the address table, one column per layer; 0 where there is none.
@@ -33,7 +34,7 @@ def scratch_size(widths: Any) -> int:
     total = TILE * padded(widths[0])
     for layer in range(len(widths) - 1):
         wide, narrow = padded(widths[layer]), padded(widths[layer + 1])
-        total += 3 * wide * narrow + 2 * narrow + 3 * TILE * narrow + TILE * wide
+        total += 3 * wide * narrow + 2 * narrow + 3 * TILE * narrow + TILE * wide + 8 * LINE // 4
     return total + 64
 
 
@@ -48,11 +49,21 @@ def copy_rows(source: int, source_row: int, target: int, rows: int, columns: int
             out[j] = np.float32(0)
 
 
-@compiled("void(i8, i4[::1], i8, i8, i8, i8)")
-def gather_rows(x: int, source: Any, start: int, rows: int, width: int, target: int) -> None:
-    """Rows source[start : start + rows] of x [., width] -> rows of the padded width at `target`; pads are left."""
+@compiled("void(i8, i4[::1], i4[::1], i8, i8, i8, i8, i8, i8)")
+def gather_rows(
+    x: int, source: Any, goal: Any, start: int, rows: int, width: int, target: int, out: int, answer: int
+) -> None:
+    """Rows source[start : start + rows] of x [., width] -> rows of the padded width at `target`; pads are left.
+
+    Rows that are AHEAD, of x and (goal) of out [., answer], are asked for: they lie anywhere in memory, and the wait
+    for them would be longer than the work on them.
+    """
     wide = padded(width)
     for i in range(rows):
+        later = start + i + AHEAD
+        if later < len(source):
+            prefetch_row(x + 4 * np.int64(source[later]) * width, width)
+            prefetch_row(out + 4 * np.int64(goal[later]) * answer, answer)
         copy_row(x + 4 * np.int64(source[start + i]) * width, target + 4 * i * wide, width)
 
 
@@ -82,7 +93,7 @@ def load_module(table: Any, widths: Any, base: Any, module: int, backward: int, 
     """Say where each layer's weight and the rest lie for this module, packing what must be packed.
 
     `base` [layers] is each layer's own scratch. `place` [layers, 8] gets the addresses: weight (padded rows), its
-    transpose, bias, weight gradient, bias gradient, values before the activation, after it, gradient of the values.
+    transpose, padded bias, weight gradient, bias gradient, values before the activation, after it, their gradient.
     """
     for layer in range(len(widths) - 1):
         wide, narrow = widths[layer], widths[layer + 1]
@@ -93,16 +104,17 @@ def load_module(table: Any, widths: Any, base: Any, module: int, backward: int, 
         if narrow8 != narrow:
             copy_rows(weight, narrow, at, wide, narrow)
             place[layer, 0] = at
-        at += 4 * wide8 * narrow8
+        at = aligned(at + 4 * wide8 * narrow8)
         place[layer, 1] = at
         if backward and (layer or need_x):
             transpose(weight, at, wide, narrow)
-        at += 4 * wide8 * narrow8
-        place[layer, 2] = table[BIAS, layer] + 4 * module * narrow if table[BIAS, layer] else 0
+        at = aligned(at + 4 * wide8 * narrow8)
         place[layer, 3] = at
-        at += 4 * wide8 * narrow8
+        at = aligned(at + 4 * wide8 * narrow8)
         place[layer, 4] = at
-        at += 4 * 2 * narrow8
+        place[layer, 2] = at + 4 * narrow8
+        fill_bias(table[BIAS, layer] + 4 * module * narrow if table[BIAS, layer] else 0, place[layer, 2], 1, narrow)
+        at = aligned(at + 4 * 2 * narrow8)
         if backward:
             gradient = floats(place[layer, 3], wide8 * narrow8)
             for j in range(wide8 * narrow8):
@@ -111,9 +123,9 @@ def load_module(table: Any, widths: Any, base: Any, module: int, backward: int, 
             for j in range(narrow8):
                 gradient[j] = np.float32(0)
         place[layer, 5] = at
-        at += 4 * TILE * narrow8
+        at = aligned(at + 4 * TILE * narrow8)
         place[layer, 6] = at
-        at += 4 * TILE * narrow8
+        at = aligned(at + 4 * TILE * narrow8)
         place[layer, 7] = at
 
 
@@ -127,8 +139,10 @@ def forward_tile(place: Any, widths: Any, x: int, x_row: int, rows: int, activat
     layers = len(widths) - 1
     for layer in range(layers):
         narrow = padded(widths[layer + 1])
-        fill_bias(place[layer, 2], place[layer, 5], rows, widths[layer + 1])
-        multiply(x, x_row, 1, place[layer, 0], narrow, place[layer, 5], narrow, rows, narrow, widths[layer])
+        multiply_from(
+            place[layer, 2], 0, x, x_row, 1, place[layer, 0], narrow, place[layer, 5], narrow, rows, narrow,
+            widths[layer],
+        )  # fmt: skip
         x, x_row = place[layer, 5], narrow
         if layer + 1 < layers:
             values = floats(x, rows * narrow)
@@ -171,7 +185,8 @@ def layer_bases(widths: Any, start: Any, base: Any) -> Any:
     for layer in range(len(widths) - 1):
         base[layer] = start
         wide, narrow = padded(widths[layer]), padded(widths[layer + 1])
-        start += 4 * (3 * wide * narrow + 2 * narrow + 3 * TILE * narrow)
+        start += 4 * (3 * wide * narrow + 2 * narrow + 3 * TILE * narrow) + 7 * LINE
+        start = aligned(start)
     return start
 
 
@@ -204,8 +219,11 @@ def forward_modules(
             rows = min(TILE, stop - start)
             values, row = x + 4 * start * width, width
             if gather:
-                gather_rows(x, source, start, rows, width, tile)
+                gather_rows(x, source, target, start, rows, width, tile, out, answer)
                 values, row = tile, padded(width)
+            else:
+                for later in range(start + rows, min(start + rows + TILE, len(source))):
+                    prefetch_row(x + 4 * later * width, width)
             forward_tile(place, widths, values, row, rows, activation, 0)
             scatter_rows(place[layers - 1, 5], target, start, rows, answer, out, gather)
             start += rows
@@ -324,7 +342,7 @@ def backward_modules(
             rows = min(TILE, stop - start)
             values, row = x + 4 * start * width, width
             if gather:
-                gather_rows(x, source, start, rows, width, tile)
+                gather_rows(x, source, target, start, rows, width, tile, given, answer)
                 values, row = tile, width8
             if layers > 1 or loss_kind != GIVEN:
                 forward_tile(place, widths, values, row, rows, activation, 1)
@@ -369,7 +387,7 @@ def forward(
     scratch: Any,
 ) -> None:
     for c in numba.prange(len(borders) - 1):
-        memory = scratch[c].ctypes.data
+        memory = aligned(scratch[c].ctypes.data)
         forward_modules(
             borders[c], borders[c + 1], offsets, source, target, x, gather, table, widths, activation, out, memory
         )
@@ -401,7 +419,7 @@ def backward(
     rule: Any,
 ) -> None:
     for c in numba.prange(len(borders) - 1):
-        memory = scratch[c].ctypes.data
+        memory = aligned(scratch[c].ctypes.data)
         backward_modules(
             borders[c], borders[c + 1], offsets, source, target, x, gather, table, widths, activation, d_x, memory,
             loss_kind, given, labels, losses, steps, rates, rule,

@@ -11,16 +11,17 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_math import compiled, fused
 
-SUM_LANES = 32
+SUM_LANES, LINES = 32, 4
 LANE = 8  # all column counts are padded to a multiple of this
 FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
-SIGNATURE = types.void(*[types.int64] * 8)
+SIGNATURE = types.void(*[types.int64] * 10)
 
 
 @intrinsic
@@ -58,6 +59,28 @@ def _mover(width: int) -> Any:
 
 
 _move_8, _move_1 = _mover(LANE), _mover(1)
+
+
+@intrinsic
+def _prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line of an address; any address may be asked for."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, kind = ir.IntType(32), ir.PointerType(ir.IntType(8))
+        signature = ir.FunctionType(ir.VoidType(), [kind, word, word, word])
+        ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+        where = builder.inttoptr(args[0], kind)
+        builder.call(ask, [where, ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@numba.njit(inline="always")
+def prefetch_row(address: Any, count: Any) -> None:
+    """Ask for `count` float32 at an address, at most LINES lines of them: what is read in order follows by itself."""
+    for line in range(min(LINES, (4 * count + 63) // 64)):
+        _prefetch(address + 64 * line)
 
 
 @numba.njit(inline="always")
@@ -144,19 +167,20 @@ def sum_row(typingctx: Any, address: Any, count: Any) -> Any:
 
 
 def _panel(rows: int, vectors: int, width: int) -> Any:
-    """Y[i, :] += sum_p X[i, p] W[p, :] for `rows` rows and `vectors` x `width` columns.
+    """Y[i, :] = S[i, :] + sum_p X[i, p] W[p, :] for `rows` rows and `vectors` x `width` columns.
 
     Arguments, int64: address of X, stride of i and of p in X (elements), address of W, its row stride, address of Y,
-    its row stride, length of the sum.
+    its row stride, address of S, its row stride, length of the sum.
     """
     vector = ir.VectorType(FLOAT, width)
 
     @intrinsic
     def panel(
-        typingctx: Any, x: Any, x_row: Any, x_sum: Any, w: Any, w_row: Any, y: Any, y_row: Any, length: Any
-    ) -> Any:
+        typingctx: Any, x: Any, x_row: Any, x_sum: Any, w: Any, w_row: Any, y: Any, y_row: Any, s: Any, s_row: Any,
+        length: Any,
+    ) -> Any:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, x_row, x_sum, w, w_row, y, y_row, length = args
+            x, x_row, x_sum, w, w_row, y, y_row, s, s_row, length = args
             four = ir.Constant(INDEX, 4)
 
             def at(base: Any, offset: Any, kind: Any) -> Any:
@@ -171,10 +195,10 @@ def _panel(rows: int, vectors: int, width: int) -> Any:
             def number(value: int) -> Any:
                 return ir.Constant(INDEX, value)
 
-            def cell(i: int, v: int) -> Any:
-                return builder.add(builder.mul(number(i), y_row), number(v * width))
+            def cell(i: int, v: int, row: Any) -> Any:
+                return builder.add(builder.mul(number(i), row), number(v * width))
 
-            start = [load(y, cell(i, v), vector) for i in range(rows) for v in range(vectors)]
+            start = [load(s, cell(i, v, s_row), vector) for i in range(rows) for v in range(vectors)]
             before = builder.block
             loop = builder.append_basic_block("panel.sum")
             after = builder.append_basic_block("panel.end")
@@ -207,7 +231,7 @@ def _panel(rows: int, vectors: int, width: int) -> Any:
                 ends.append(phi)
             for i in range(rows):
                 for v in range(vectors):
-                    store = builder.store(ends[i * vectors + v], at(y, cell(i, v), vector))
+                    store = builder.store(ends[i * vectors + v], at(y, cell(i, v, y_row), vector))
                     store.align = 4
             return context.get_dummy_value()
 
@@ -216,46 +240,73 @@ def _panel(rows: int, vectors: int, width: int) -> Any:
     return panel
 
 
-_panel_4_2_16, _panel_1_2_16 = _panel(4, 2, 16), _panel(1, 2, 16)
+# As many rows as there are registers for: with 32 of them, each vector of W that is loaded serves twelve rows. Which
+# panel makes a number does not change it: every sum runs over p in order.
+_TALL = 12 if binding.get_host_cpu_features().get("avx512f", False) else 4
+_tall_2_16, _panel_4_2_16, _panel_1_2_16 = _panel(_TALL, 2, 16), _panel(4, 2, 16), _panel(1, 2, 16)
 _panel_8_1_16, _panel_4_1_16, _panel_1_1_16 = _panel(8, 1, 16), _panel(4, 1, 16), _panel(1, 1, 16)
 _panel_8_1_8, _panel_4_1_8, _panel_1_1_8 = _panel(8, 1, 8), _panel(4, 1, 8), _panel(1, 1, 8)
+
+
+@compiled("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def multiply_from(
+    s: int, s_row: int, x: int, x_row: int, x_sum: int, w: int, w_row: int, y: int, y_row: int, rows: int, columns: int,
+    length: int,
+) -> None:  # fmt: skip
+    """Y[rows, columns] = S + X[rows, length] W[length, columns]; columns is a multiple of LANE; addresses are in bytes.
+
+    S may be Y, or one row for all (s_row 0).
+    """
+    j = 0
+    while j + 32 <= columns:
+        right, i = w + 4 * j, 0
+        while i + _TALL <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _tall_2_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += _TALL
+        while i + 4 <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_4_2_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 4
+        while i < rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_1_2_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 1
+        j += 32
+    if j + 16 <= columns:
+        right, i = w + 4 * j, 0
+        while i + 8 <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_8_1_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 8
+        while i + 4 <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_4_1_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 4
+        while i < rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_1_1_16(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 1
+        j += 16
+    if j + 8 <= columns:
+        right, i = w + 4 * j, 0
+        while i + 8 <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_8_1_8(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 8
+        while i + 4 <= rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_4_1_8(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 4
+        while i < rows:
+            left, out, start = x + 4 * i * x_row, y + 4 * (i * y_row + j), s + 4 * (i * s_row + j)
+            _panel_1_1_8(left, x_row, x_sum, right, w_row, out, y_row, start, s_row, length)
+            i += 1
 
 
 @compiled("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)")
 def multiply(
     x: int, x_row: int, x_sum: int, w: int, w_row: int, y: int, y_row: int, rows: int, columns: int, length: int
 ) -> None:
-    """Y[rows, columns] += X[rows, length] W[length, columns]; columns is a multiple of LANE; addresses are in bytes."""
-    j = 0
-    while j + 32 <= columns:
-        i = 0
-        while i + 4 <= rows:
-            _panel_4_2_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 4
-        while i < rows:
-            _panel_1_2_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 1
-        j += 32
-    if j + 16 <= columns:
-        i = 0
-        while i + 8 <= rows:
-            _panel_8_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 8
-        while i + 4 <= rows:
-            _panel_4_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 4
-        while i < rows:
-            _panel_1_1_16(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 1
-        j += 16
-    if j + 8 <= columns:
-        i = 0
-        while i + 8 <= rows:
-            _panel_8_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 8
-        while i + 4 <= rows:
-            _panel_4_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 4
-        while i < rows:
-            _panel_1_1_8(x + 4 * i * x_row, x_row, x_sum, w + 4 * j, w_row, y + 4 * (i * y_row + j), y_row, length)
-            i += 1
+    """Y[rows, columns] += X[rows, length] W[length, columns]."""
+    multiply_from(y, y_row, x, x_row, x_sum, w, w_row, y, y_row, rows, columns, length)
