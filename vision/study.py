@@ -246,7 +246,7 @@ def table(made: dict[str, Any]) -> str:
         )  # fmt: skip
         draw = np.repeat(np.arange(len(rows)), [r["photographs"] for r in rows])
         interval = bootstrap_ratio(right, np.ones(len(right)), draw.tolist() if len(rows) > 1 else None)
-        cells = [name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}"]
+        cells = [name, f"{interval.estimate:.1%}", f"{max(0.0, interval.low):.1%} to {min(1.0, interval.high):.1%}"]
         for key in keys:
             known = [row[key] for row in rows if row.get(key) is not None]
             cells.append(

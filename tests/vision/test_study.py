@@ -20,3 +20,6 @@ def test_the_table_leaves_out_what_no_row_has():
     text = table({"study": "cuts", "rows": {"root": [row, row | {"accuracy": 0.6}], "leaves": [row]}})
     assert "concept auroc" not in text and "| root | 70.0% |" in text and "1,234" in text
     assert text.count("\n") == 4
+    # Two draws far apart: Student's interval is wider than shares can be.
+    text = table({"study": "cuts", "rows": {"root": [row, row | {"accuracy": 0.2}]}})
+    assert "| 0.0% to 100.0% |" in text
