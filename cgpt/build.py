@@ -35,7 +35,7 @@ from ontology.routers import Router
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 
-MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 16_000_000
+MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 30_000_000
 NET_ROWS_PER_SECOND = 12_000
 """About what two cores train on; decides only how many positions are made ready."""
 SMALL_CORPUS_BYTES = 16_000_000

@@ -30,8 +30,12 @@ class EvidenceChecker:
         names = ("sources.json", "tokenizer.json", "mixer.json")
         sources, tokenizer, self.mixer = (json.loads((Path(folder) / name).read_text("utf-8")) for name in names)
         self.sources = sources["files"]
-        texts = ["", *("\n" if byte == 10 else "" for byte in range(256)), *tokenizer["tokens"]]
+        texts = ["", *(chr(b) if b < 128 else f"\\x{b:02x}" for b in range(256)), *tokenizer["tokens"]]
         self.breaks = np.array([text.count("\n") for text in texts])
+        number = {text: token for token, text in enumerate(texts)}
+        bare = [text[1:] if text[:1] == " " and len(text) > 1 and text[1:] in number else text for text in texts]
+        is_break = [text[:1] in ("\n", "\r") and not text.strip(" \t\n\r\x0b\f") for text in texts]
+        self.plain = np.array([number["\n" if is_break[token] else text] for token, text in enumerate(bare)])
 
     def check(self, record: dict, token: dict) -> None:
         """Check one position; raises Refused with what is not so."""
@@ -40,6 +44,7 @@ class EvidenceChecker:
         require(token["target"] == (ids[at] if at < len(ids) else 0), "the target is another token")
         self.corpus(history, token["corpus"])
         self.file(history, token["file"])
+        self.places(history, record["surroundings"], token)
         for expert in token["experts"]:
             for place in expert["evidence"]:
                 if place["file"] is not None:
@@ -76,6 +81,19 @@ class EvidenceChecker:
             known = k
             found.append(left[::-1][:RECENT].tolist())
         require([places for places in found if places] == claim, "these are not the places where the same tokens stood")
+
+    def places(self, history: np.ndarray, said: dict, token: dict) -> None:
+        """Each kind of place names the last positions of this file with the same surroundings, latest first."""
+        at = token["at"]
+        for name, value in token["reads"].items():
+            same = said["reads"].get(name, {at: value})[at] == value
+            require(same, f"read {name} is not the one of its surroundings")
+        for place in self.mixer["file_places"]:
+            keys = [said["reads"][name] if name in said["reads"] else self.plain[history] for name in place["reads"]]
+            keys += [said["state"]] if place["lexer"] else []
+            same = np.all([np.asarray(key)[:at] == key[at] for key in keys], axis=0)
+            found = (1 + np.flatnonzero(same))[::-1][: place["recent"]].tolist()
+            require(found == token["places"].get(place["name"], []), f"wrong places of {place['name']!r}")
 
     def place(self, token: dict, place: dict) -> None:
         """A place in the corpus: it is one of those counted, and file, line and licence are its own."""

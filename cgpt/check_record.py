@@ -58,6 +58,9 @@ class Checker:
         history, n_corpus = np.append(0, record["ids"]).astype(int), len(self.mixer["corpus_levels"])
         levels = [(n, self.followers[low:high], CORPUS) for n, (low, high) in enumerate(token["corpus"]["slices"])]
         levels += [(n_corpus + n, history[places], FILE) for n, places in enumerate(token["file"])]
+        n_contexts, places = n_corpus + len(self.mixer["file_levels"]), token["places"]
+        kinds = enumerate(kind["name"] for kind in self.mixer["file_places"])
+        levels += [(n_contexts + n, history[places[kind]], FILE) for n, kind in kinds if kind in places]
         base = np.zeros((5, len(self.unigram)))
         base[UNIGRAM] = self.unigram
         said, strength, step = {"unigram": base}, {"unigram": 0.0}, 0

@@ -1,11 +1,16 @@
 """Counts of what followed the same context: in the corpus (any context length) and earlier in this file.
 
-Each context length is a *level*. First come the corpus levels, short to long, then the file levels, short to long. At
-a level we know how often the context was seen (`n`), with how many different followers (`t`), and each follower's
-count. `cgpt.mixer` weighs the levels into one distribution.
+Each context length is a *level*. First come the corpus levels, short to long, then the file levels, short to long, then
+the file's *places*: earlier positions that had the same surroundings rather than the same tokens before them, such as
+the same state of the lexer (after a dot, at the start of a statement in a class ...). No situation and no net has a say
+in what is a place, so models of every cut share these counts. At a level we know how often the context was seen (`n`),
+with how many different followers (`t`), and each follower's count. `cgpt.mixer` weighs the levels into one.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +22,52 @@ FILE_LEVELS = (1, 2, 3, 4, 5, 8)
 N_FILE_LEVELS = len(FILE_LEVELS)
 RECENT = 48
 """The file expert looks at the most recent occurrences of a context, at most this many."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of surroundings by which earlier positions of the file are found.
+
+    Attributes:
+        name: for people, and the key in records and in the mixer's tables.
+        lexer: whether the lexer's whole state (`lexer.FIELDS`) has to be the same.
+        reads: reads (`cgpt.reads.READS`) that have to be the same; `PLAIN` stands for the last token, space before it
+            aside, all line breaks being one.
+        recent: at most so many occurrences are looked at, the most recent ones.
+    """
+
+    name: str
+    lexer: bool
+    reads: tuple[str, ...]
+    recent: int = RECENT
+
+    def as_json(self) -> dict[str, Any]:
+        """Definition for a checker that has nothing but the model's folder."""
+        return {"name": self.name, "lexer": self.lexer, "reads": list(self.reads), "recent": self.recent}
+
+
+PLAIN = "plain_previous"
+PLACES = (
+    Place("state", True, (), recent=400),
+    Place("plain token", False, (PLAIN,), recent=400),
+    Place("line", True, ("line_first", "line_second", "previous_1")),
+    Place("latest name", True, ("names_1",)),
+    Place("previous line", True, ("previous_line_first", "previous_line_second", "previous_1")),
+)
+"""Chosen among 40 on validation projects, docs/experiments/places.md."""
+N_PLACES = len(PLACES)
+N_FILE_COLUMNS = N_FILE_LEVELS + N_PLACES
+FILE_COLUMNS: tuple[str, ...] = (*(f"file {k}" for k in FILE_LEVELS), *(f"file {place.name}" for place in PLACES))
+"""Everything that is counted in the file: contexts by length, then places."""
 N_BUCKETS = 60
 """Buckets of (n, t) per level."""
-N_ALL_LEVELS = N_LEVELS + N_FILE_LEVELS
+N_ALL_LEVELS = N_LEVELS + N_FILE_COLUMNS
 ABSENT = 255
 """Stands where a bucket would: the context was never seen."""
 
 _FILE_LEVELS = np.array(FILE_LEVELS, dtype=np.int64)
+_RECENT = np.array([RECENT] * N_FILE_LEVELS + [place.recent for place in PLACES], dtype=np.int64)
+_LEXER = np.array([place.lexer for place in PLACES])
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -164,7 +208,7 @@ def hash_slot(keys, heads, level, h):  # pragma: no cover - compiled
 def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no cover - compiled
     """Note the contexts that end before positions begin..end-1 of `history`, level by level.
 
-    `previous` int32[N_FILE_LEVELS, >=end]: the last earlier position with the same context, or -1. `keys` uint64 and
+    `previous` int32[>=N_FILE_LEVELS, >=end]: the last earlier position with the same context, or -1. `keys` uint64 and
     `heads` int32 [N_FILE_LEVELS, power of two]: an open hash table from context to its latest position (-1: empty).
     """
     for i in range(begin, end):
@@ -185,6 +229,34 @@ def extend_file_index(history, begin, end, keys, heads, previous):  # pragma: no
 
 
 @compiled
+def extend_places(
+    fields, reads, history, plain, columns, begin, end, keys, heads, previous
+):  # pragma: no cover - compiled
+    """Note the places of boundaries begin..end-1, kind by kind; position i + 1 of `history` is predicted at boundary i.
+
+    `fields` uint8 and `reads` uint16 are rows by boundary, `columns` int64[N_PLACES, k] those of the reads of each kind
+    (-1: none, -2: `plain` uint16[V] of the last token). Writes rows N_FILE_LEVELS.. of `previous`
+    int32[N_FILE_COLUMNS, >end]: the last earlier position at such a place, or -1. `keys` uint64 and `heads` int32
+    [N_PLACES, power of two] as for `extend_file_index`.
+    """
+    for i in range(begin, end):
+        state = np.uint64(1)
+        for field in range(fields.shape[1]):
+            state = extend_hash(state, fields[i, field])
+        for place in range(N_PLACES):
+            h = state if _LEXER[place] else np.uint64(1)
+            for k in range(columns.shape[1]):
+                if columns[place, k] >= 0:
+                    h = extend_hash(h, reads[i, columns[place, k]])
+                elif columns[place, k] == -2:
+                    h = extend_hash(h, plain[history[i]])
+            slot = hash_slot(keys, heads, place, h)
+            previous[N_FILE_LEVELS + place, i + 1] = heads[place, slot]
+            keys[place, slot] = h
+            heads[place, slot] = i + 1
+
+
+@compiled
 def file_level(history, previous, level, i, target, stamp, mark):  # pragma: no cover - compiled
     """(n, t, count of target) over the most recent occurrences of the context before position i in this file."""
     return recent(history, previous, level, previous[level, i], target, stamp, mark)
@@ -196,7 +268,8 @@ def recent(history, previous, level, j, target, stamp, mark):  # pragma: no cove
     n = 0
     t = 0
     c = 0
-    while j >= 0 and n < RECENT:
+    most = _RECENT[level]
+    while j >= 0 and n < most:
         token = history[j]
         n += 1
         if token == target:
@@ -242,9 +315,9 @@ def target_levels(
             )  # fmt: skip
             buckets[row, level] = bucket(n, t)
             shares[row, level] = c / n
-        for level in range(N_FILE_LEVELS):
+        for level in range(N_FILE_COLUMNS):
             if previous[level, i] < 0:
-                break
+                continue
             mark += 1
             n, t, c = file_level(history, previous, level, i, target, stamp, mark)
             buckets[row, N_LEVELS + level] = bucket(n, t)
@@ -296,7 +369,7 @@ def all_levels(
                 entry_shares[at] = 1.0 / n
             at += 1
         buckets[level] = bucket(n, t)
-    for level in range(N_FILE_LEVELS):
+    for level in range(N_FILE_COLUMNS):
         starts[N_LEVELS + level] = at
         if previous[level, i] < 0:
             continue
@@ -305,7 +378,7 @@ def all_levels(
         n = 0
         t = 0
         j = previous[level, i]
-        while j >= 0 and n < RECENT:
+        while j >= 0 and n < _RECENT[level]:
             token = history[j]
             if stamp[token] != mark[0]:
                 stamp[token] = mark[0]

@@ -129,19 +129,22 @@ class Explainer:
         return []
 
     def _file_evidence(self, view: FileView, at: Position, target: int) -> list[dict[str, Any]]:
-        """Earlier places in this file where the longest repeated context was followed by the target."""
-        for level in range(counts.N_FILE_LEVELS - 1, -1, -1):
-            k = counts.FILE_LEVELS[level]
-            shown, seen = [], 0
-            position = int(view.previous[level, at.boundary + 1])
-            while position >= 0 and seen < counts.RECENT and len(shown) < SHOWN:
-                seen += 1
-                if int(view.history[position]) == target:
-                    line = 1 + int(self.newlines[view.history[1:position]].sum())
-                    context = self.context(view.history[max(position - k, 1) : position])
+        """Earlier places in this file where the longest repeated context was followed by the target; where none was,
+        those of the first kind of surroundings under which it came."""
+        for level in (*range(counts.N_FILE_LEVELS - 1, -1, -1), *range(counts.N_FILE_LEVELS, counts.N_FILE_COLUMNS)):
+            shown = []
+            for position in counted_places(view, level, at.boundary):
+                if int(view.history[position]) != target:
+                    continue
+                line = 1 + int(self.newlines[view.history[1:position]].sum())
+                if level < counts.N_FILE_LEVELS:
+                    context = self.context(view.history[max(position - counts.FILE_LEVELS[level], 1) : position])
                     text = f"in this file after {context!r}"
-                    shown.append(_evidence("cache", text, 1.0, line=line))
-                position = int(view.previous[level, position])
+                else:
+                    text = f"in this file at a place of the same {counts.PLACES[level - counts.N_FILE_LEVELS].name}"
+                shown.append(_evidence("cache", text, 1.0, line=line))
+                if len(shown) == SHOWN:
+                    break
             if shown:
                 return shown
         return []
@@ -175,6 +178,16 @@ class Explainer:
             text = f"{name} = {view.read_text(at.boundary, READS.index(name))!r} moved its logit by {shares[name]:+.2f}"
             shown.append(_evidence("net", text, shares[name]))
         return shown
+
+
+def counted_places(view: FileView, level: int, boundary: int) -> list[int]:
+    """Positions of this file that one of `counts.FILE_COLUMNS` counts at a boundary, latest first."""
+    most = counts.RECENT if level < counts.N_FILE_LEVELS else counts.PLACES[level - counts.N_FILE_LEVELS].recent
+    found, position = [], int(view.previous[level, boundary + 1])
+    while position >= 0 and len(found) < most:
+        found.append(position)
+        position = int(view.previous[level, position])
+    return found
 
 
 def _evidence(

@@ -27,10 +27,10 @@ from cgpt.index import LEVELS, N_LEVELS
 N_EXPERTS = counts.N_ALL_LEVELS + 3
 NET, UNIGRAM, FIRST_LEVEL, NAMES = 0, 1, 2, N_EXPERTS - 1
 EXPERTS: tuple[str, ...] = (
-    "net", "unigram", *(f"corpus {k}" for k in LEVELS), *(f"file {k}" for k in counts.FILE_LEVELS), "names",
+    "net", "unigram", *(f"corpus {k}" for k in LEVELS), *counts.FILE_COLUMNS, "names",
 )  # fmt: skip
 """What is weighed: the net in charge, the unigram, what followed contexts of each length in the corpus and earlier in
-this file, and names in scope."""
+this file and at places of it like this one, and names in scope."""
 N_CONFIDENCE = 20
 """Steps of the net's probability of its first choice; the last also stands for certainty."""
 N_NAMES = names.N_SLOTS + 1
@@ -83,7 +83,8 @@ class Mixer:
         """The first guess: trust longer contexts more, and the file's own past most; without nets, none in the net."""
         level = np.zeros((counts.N_ALL_LEVELS, counts.N_BUCKETS))
         level[:N_LEVELS] = np.linspace(-1.0, 2.0, N_LEVELS)[:, None]
-        level[N_LEVELS:] = np.linspace(-1.0, 2.0, counts.N_FILE_LEVELS)[:, None]
+        level[N_LEVELS : N_LEVELS + counts.N_FILE_LEVELS] = np.linspace(-1.0, 2.0, counts.N_FILE_LEVELS)[:, None]
+        level[N_LEVELS + counts.N_FILE_LEVELS :] = -1.0
         common = np.zeros(N_EXPERTS)
         common[UNIGRAM] = -3.0
         common[NET] = 1.0 if nets else -np.inf
@@ -175,6 +176,7 @@ class Mixer:
 
         return {
             "experts": list(EXPERTS), "corpus_levels": list(LEVELS), "file_levels": list(counts.FILE_LEVELS),
+            "file_places": [place.as_json() for place in counts.PLACES],
             "concepts": list(self.concepts), "level": numbers(self.level), "by_concept": numbers(self.by_concept),
             "by_confidence": numbers(self.by_confidence), "by_names": numbers(self.by_names),
             "positions": self.positions.tolist(), "mean": self.mean.tolist(),

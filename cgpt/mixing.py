@@ -39,6 +39,33 @@ def net_step(powers, powers_sum):  # pragma: no cover - compiled
 
 
 @compiled
+def _source_weights(
+    level, concept_row, by_confidence, by_names, buckets, powers, powers_sum, offered, slots, rank_weights, weights,
+    parts,
+):  # pragma: no cover - compiled  # fmt: skip
+    """(weight of the unigram, factor of the net's powers, factor of the names' rank weights) at one position.
+
+    Writes the weights in force, float64[N_EXPERTS], and the weight of each source to `parts` float64[5].
+    """
+    step = net_step(powers, powers_sum)
+    has_names = slots[0] != names.NOTHING
+    first = np.int64(slots[0]) if has_names else np.int64(names.N_SLOTS)
+    mixer.weigh(level, concept_row, by_confidence[step], by_names[first], buckets, has_names, weights)
+    total, ended = names_weight(slots, offered, rank_weights)
+    to_base = names.BASE_SHARE + (1.0 - names.BASE_SHARE) * (ended / total if total > 0.0 else 1.0)
+    w_names = weights[mixer.NAMES]
+    first_file = mixer.FIRST_LEVEL + counts.N_LEVELS
+    parts[S_NET] = weights[mixer.NET]
+    parts[S_CORPUS] = weights[mixer.FIRST_LEVEL : first_file].sum()
+    parts[S_FILE] = weights[first_file : mixer.NAMES].sum()
+    parts[S_NAMES] = w_names * (1.0 - to_base)
+    parts[S_UNIGRAM] = weights[mixer.UNIGRAM] + w_names * to_base
+    of_net = weights[mixer.NET] / powers_sum if len(powers) else 0.0
+    of_names = w_names * (1.0 - names.BASE_SHARE) / total if w_names > 0.0 else 0.0
+    return parts[S_UNIGRAM], of_net, of_names
+
+
+@compiled
 def mix_one(
     level, concept_row, by_confidence, by_names, buckets, starts, entry_tokens, entry_shares, unigram,
     powers, powers_sum, offered, slots, rank_weights, weights, out, parts,
@@ -48,40 +75,40 @@ def mix_one(
     The first four are the mixer's tables with the row of the concept in charge. The net says `powers` float32[V] (1 at
     its first choice; empty: no net) over `powers_sum`. `weights` float64[N_EXPERTS] gets the weights in force.
     """
-    step = net_step(powers, powers_sum)
-    has_names = slots[0] != names.NOTHING
-    first = np.int64(slots[0]) if has_names else np.int64(names.N_SLOTS)
-    mixer.weigh(level, concept_row, by_confidence[step], by_names[first], buckets, has_names, weights)
-    total, ended = names_weight(slots, offered, rank_weights)
-    to_base = names.BASE_SHARE + (1.0 - names.BASE_SHARE) * (ended / total if total > 0.0 else 1.0)
-    w_net = weights[mixer.NET]
-    w_names = weights[mixer.NAMES]
-    w_unigram = weights[mixer.UNIGRAM] + w_names * to_base
+    of_unigram, of_net, of_names = _source_weights(
+        level, concept_row, by_confidence, by_names, buckets, powers, powers_sum, offered, slots, rank_weights, weights,
+        parts,
+    )  # fmt: skip
+    for v in range(len(out)):
+        out[v] = of_unigram * unigram[v]
     if len(powers):
-        scale = w_net / powers_sum
         for v in range(len(out)):
-            out[v] = w_unigram * unigram[v] + scale * powers[v]
-    else:
-        for v in range(len(out)):
-            out[v] = w_unigram * unigram[v]
+            out[v] += of_net * powers[v]
     for e in range(mixer.FIRST_LEVEL, mixer.NAMES):
         w = weights[e]
         if w > 0.0:
             for entry in range(starts[e - mixer.FIRST_LEVEL], starts[e - mixer.FIRST_LEVEL + 1]):
                 out[entry_tokens[entry]] += w * entry_shares[entry]
-    if w_names > 0.0:
-        scale = w_names * (1.0 - names.BASE_SHARE) / total
+    if of_names > 0.0:
         for k in range(len(slots)):
             if slots[k] == names.NOTHING:
                 break
             if offered[k] != names.END_OF_NAME:
-                out[offered[k]] += scale * rank_weights[slots[k]]
-    first_file = mixer.FIRST_LEVEL + counts.N_LEVELS
-    parts[S_NET] = w_net
-    parts[S_CORPUS] = weights[mixer.FIRST_LEVEL : first_file].sum()
-    parts[S_FILE] = weights[first_file : mixer.NAMES].sum()
-    parts[S_NAMES] = w_names * (1.0 - to_base)
-    parts[S_UNIGRAM] = w_unigram
+                out[offered[k]] += of_names * rank_weights[slots[k]]
+
+
+@compiled
+def most_probable(probabilities):  # pragma: no cover - compiled
+    """The first index of the greatest of float64[V], none below zero: their bits are in the order of their values, and
+    a maximum of integers becomes vector code, which one of floats does not."""
+    bits = probabilities.view(np.int64)
+    most = np.int64(0)
+    for v in range(len(bits)):
+        most = max(most, bits[v])
+    v = 0
+    while bits[v] != most:
+        v += 1
+    return v
 
 
 @compiled
@@ -129,9 +156,5 @@ def score_rows(
         if cache_tables.level.shape[0] > 0:
             step = net_step(powers[r], powers_sum[r])
             caches.add_caches(history, i + 1, earlier, cache_tables, concept, step, out, stamp, mark)
-        best = 0
-        for v in range(1, n_tokens):
-            if out[v] > out[best]:
-                best = v
         out_probability[r] = out[history[i + 1]]
-        out_best[r] = best
+        out_best[r] = most_probable(out)

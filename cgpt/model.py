@@ -35,7 +35,7 @@ from ontology.io import read_json
 from ontology.routers import Router
 from ontology.schema import Ontology
 
-FORMAT = "constructible-cgpt/3"
+FORMAT = "constructible-cgpt/4"
 HERE = Path(__file__).parent / "ontologies" / "python"
 _CHUNK_ROWS = 512
 Earlier = tuple[tuple[CacheArrays, ...], CacheTables]
@@ -139,6 +139,8 @@ class _Routed:
 class ConstructedLM(_Routed):
     """A constructed model, read-only."""
 
+    concurrent = True
+    """Several threads may score at a time."""
     variant = ""
     """What `without` and `allowing` took away since the folder was opened."""
 
@@ -232,7 +234,7 @@ class ConstructedLM(_Routed):
             if needed <= room:
                 break
             room = 2 * needed
-        file_depth = int((buckets[N_LEVELS:] != counts.ABSENT).sum())
+        file_depth = int((buckets[N_LEVELS : N_LEVELS + counts.N_FILE_LEVELS] != counts.ABSENT).sum())
         slots, offered = view.slots[boundary], view.offered[boundary]
         out, parts, weights = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES)), np.zeros(N_EXPERTS)
         mixing.mix_one(

@@ -12,7 +12,7 @@ token means in the place of each read), `answer_projection`, `output_embeddings`
 Where one read has a value that a specialist knows (`cgpt.specialists`), its gates, own_bias and own_answer_bias are
 added to those of the net. A read that is not declared has no term in the sum. Every network may answer with every
 token: a vocabulary and a bias of its own for each made routing lose (docs/experiments/nets.md). Training runs through
-`kernels`; using a model needs numpy alone.
+`kernels`; using a model needs numpy and numba alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from cgpt.reads import READS, vocabulary_size
 from cgpt.specialists import Split, find
+from kernels.numba_softmax import powers_
 from ontology.errors import ConstructibleError, did_you_mean
 from ontology.io import load_tensors, save_tensors
 
@@ -108,6 +109,10 @@ class Nets:
 
     def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
         """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
+        return self._answers(m, reads) + self.bias
+
+    def _answers(self, m: int, reads: np.ndarray) -> np.ndarray:
+        """The logits before the output bias."""
         columns = np.flatnonzero(self.declared[m])
         gate, x, b2 = self._own(m, reads)
         gated = self.embeddings[reads[:, columns]] * gate[:, columns, None]
@@ -118,7 +123,7 @@ class Nets:
             x += gated.reshape(len(reads), -1) @ self.w1[columns].reshape(-1, self.w1.shape[2])
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         y = h @ (self.w2_shared + self.w2[m]) + b2
-        return y @ self.output.T + self.bias
+        return y @ self.output.T
 
     def bits(self, m: int, reads: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """float64[rows]: what each target costs under network m alone."""
@@ -127,10 +132,8 @@ class Nets:
 
     def powers(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
-        powers = self.logits(m, reads)
-        powers -= powers.max(1, keepdims=True)
-        np.exp(powers, out=powers)
-        return powers, powers.sum(1, dtype=np.float64)
+        powers = np.ascontiguousarray(self._answers(m, reads))
+        return powers, powers_(powers, self.bias)
 
     def read_shares(self, m: int, reads: np.ndarray, token: int) -> dict[str, float]:
         """How far each read moved the logit of `token`, to first order (gradient times input): {read: logit change}.

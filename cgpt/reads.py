@@ -34,12 +34,15 @@ READS: tuple[str, ...] = (
     + tuple(f"names_{k}" for k in range(1, _NAME_READS + 1))
     + _REGISTER_READS
     + _NUMBER_READS
+    + tuple(f"place_{place.name.replace(' ', '_')}" for place in counts.PLACES)
 )
 """Every read there is; an ontology declares for each concept which of them its module is handed."""
 N_READS = len(READS)
 QUESTIONS = {
     "previous_k": "the k-th token back",
     "file_k": "what followed the last time the last k tokens stood in this file",
+    "place_kind": "what came the last time this file was at a place of that kind (cgpt/counts.py) with the same "
+    "surroundings",
     "names_k": "first piece of the k-th most recent name in scope that may stand here",
     "depth": "block depth and bracket depth",
     "bracket_position": "commas since the innermost bracket opened",
@@ -48,6 +51,15 @@ QUESTIONS = {
 
 _COLUMN = {name: i for i, name in enumerate(lexer.CONTEXT)}
 _REGISTER_COLUMNS = np.array([_COLUMN[name] for name in _REGISTER_READS], dtype=np.int64)
+_PLACE_READS = max(len(place.reads) for place in counts.PLACES)
+_PLACE_COLUMNS = np.array(
+    [
+        [-2 if name == counts.PLAIN else READS.index(name) for name in place.reads]
+        + [-1] * (_PLACE_READS - len(place.reads))
+        for place in counts.PLACES
+    ],
+    dtype=np.int64,
+)
 _FILE_READ_LEVELS = np.array([counts.FILE_LEVELS.index(k) for k in _FILE_READS], dtype=np.int64)
 _BLOCK_DEPTH, _BRACKET_DEPTH = _COLUMN["block_depth"], _COLUMN["bracket_depth"]
 _POSITION, _INDENT = _COLUMN["bracket_position"], _COLUMN["indent"]
@@ -60,11 +72,16 @@ def vocabulary_size(vocab_size: int) -> int:
 
 @dataclass(frozen=True)
 class Alphabet:
-    """What the compiled functions need to know of a tokenizer's tokens."""
+    """What the compiled functions need to know of a tokenizer's tokens.
+
+    `bare` and `spaced` int32[V]: each token without and with the space before it; `plain` is `bare` with all line
+    breaks made one; `tight` and `is_word` bool[V].
+    """
 
     n_tokens: int
     token_bytes: list[bytes]
     bare: np.ndarray
+    plain: np.ndarray
     spaced: np.ndarray
     tight: np.ndarray
     is_word: np.ndarray
@@ -75,7 +92,10 @@ class Alphabet:
         token_bytes = tokenizer.token_bytes
         bare, spaced, tight = names.spacing_tables(token_bytes)
         is_word = np.asarray(tokenizer.kinds) == KINDS.index("keyword")
-        return Alphabet(len(token_bytes), token_bytes, bare, spaced, tight, is_word)
+        breaks = [token for token, text in enumerate(token_bytes) if text[:1] in (b"\n", b"\r") and not text.strip()]
+        plain = bare.copy()
+        plain[breaks] = breaks[:1]
+        return Alphabet(len(token_bytes), token_bytes, bare, plain, spaced, tight, is_word)
 
 
 @compiled
@@ -113,6 +133,15 @@ def _name_rows(registers, token_at, begin, end, name_start, receiver_column, nam
         name_first[i] = token_at[offset] if offset >= 0 else -1
         offset = registers[i, receiver_column]
         receiver[i] = token_at[offset] if offset >= 0 else -1
+
+
+@compiled
+def _gather_places(history, previous, n_tokens, begin, end, out):  # pragma: no cover - compiled
+    """The last columns of the reads: what came at the latest place of each kind."""
+    for i in range(begin, end):
+        for place in range(counts.N_PLACES):
+            j = previous[counts.N_FILE_LEVELS + place, i + 1]
+            out[i, N_READS - counts.N_PLACES + place] = history[j] if j >= 0 else n_tokens
 
 
 class FileView:
@@ -170,7 +199,7 @@ class FileView:
         grown("ends", (rows,), np.int32)
         grown("fields", (rows, len(lexer.FIELDS)), np.uint8)
         grown("registers", (rows, len(lexer.CONTEXT)), np.int32)
-        grown("previous", (counts.N_FILE_LEVELS, rows), np.int32, -1, axis=1)
+        grown("previous", (counts.N_FILE_COLUMNS, rows), np.int32, -1, axis=1)
         grown("offered", (rows, names.N_OFFERED), np.uint16)
         grown("slots", (rows, names.N_OFFERED), np.uint8, names.NOTHING)
         grown("name_first", (rows,), np.int32, -1)
@@ -186,8 +215,11 @@ class FileView:
             self._table_size = size
             self._keys = np.zeros((counts.N_FILE_LEVELS, size), dtype=np.uint64)
             self._heads = np.full((counts.N_FILE_LEVELS, size), -1, dtype=np.int32)
+            self._place_keys = np.zeros((counts.N_PLACES, size), dtype=np.uint64)
+            self._place_heads = np.full((counts.N_PLACES, size), -1, dtype=np.int32)
             if self.n or getattr(self, "_known", 0):
                 counts.extend_file_index(self.history, 1, self.n + 2, self._keys, self._heads, self.previous)
+                self._note_places(0, self._known)
 
     def extend(self, ids: np.ndarray) -> None:
         """Read on: `ids` uint16[k] are the next tokens."""
@@ -235,7 +267,15 @@ class FileView:
             self.history, self.registers, self.token_at, self.previous, self.offered, self.slots, self.alphabet.bare,
             self.alphabet.n_tokens, begin, end, self.reads,
         )  # fmt: skip
+        self._note_places(begin, end)
+        _gather_places(self.history, self.previous, self.alphabet.n_tokens, begin, end, self.reads)
         self._known = end
+
+    def _note_places(self, begin: int, end: int) -> None:
+        counts.extend_places(
+            self.fields, self.reads, self.history, self.alphabet.plain, _PLACE_COLUMNS, begin, end, self._place_keys,
+            self._place_heads, self.previous,
+        )  # fmt: skip
 
     @property
     def text(self) -> bytes:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from cgpt import counts, names
 from cgpt.check_evidence import EvidenceChecker
 from cgpt.check_record import Checker, Refused
-from cgpt.explain import Explainer
+from cgpt.explain import Explainer, counted_places
 from cgpt.mixer import confidence_step
 from cgpt.model import ConstructedLM, Position
 from cgpt.pack import model_checksum
@@ -23,7 +23,7 @@ from cgpt.reads import READS, FileView
 from ontology.errors import ConstructibleError, UsageError
 from ontology.graph import paths
 
-FORMAT = "constructible-record/1"
+FORMAT = "constructible-record/2"
 TOLERANCE = 1e-6
 """A rebuilt probability may differ from the model's by this much."""
 
@@ -58,6 +58,7 @@ def record(
         "model": model_checksum(model.folder).hex(),
         "ids": ids.tolist(),
         "reads": list(READS),
+        "surroundings": _surroundings(view),
         "concepts": {
             name: {"question": model.ontology[name].question, "path": list(paths(model.ontology, name)[0])}
             for name in concepts
@@ -82,7 +83,12 @@ def _token(model: ConstructedLM, explainer: Explainer, view: FileView, boundary:
         "concept": trace.concept,
         "lines": trace.lines,
         "corpus": {"longest": at.corpus_match, "context": explainer.context(context), "slices": _slices(at)},
-        "file": _places(view, boundary),
+        "file": [places for level in range(counts.N_FILE_LEVELS) if (places := counted_places(view, level, boundary))],
+        "places": {
+            place.name: places
+            for k, place in enumerate(counts.PLACES)
+            if (places := counted_places(view, counts.N_FILE_LEVELS + k, boundary))
+        },
         "names": _names(view, boundary),
         "confidence": 0 if at.net_distribution is None else int(confidence_step(at.net_distribution.max())),
         "reads": {READS[column]: int(view.reads[boundary, column]) for column in declared},
@@ -102,16 +108,16 @@ def _slices(at: Position) -> list[list[int]]:
     return [[int(at.low[level]), int(at.high[level])] for level in found]
 
 
-def _places(view: FileView, boundary: int) -> list[list[int]]:
-    """At each level of the file that has any, the places counted: token k of the file is place k + 1, latest first."""
-    levels = []
-    for level in range(counts.N_FILE_LEVELS):
-        places, place = [], int(view.previous[level, boundary + 1])
-        while place >= 0 and len(places) < counts.RECENT:
-            places.append(place)
-            place = int(view.previous[level, place])
-        levels.append(places)
-    return [places for places in levels if places]
+def _surroundings(view: FileView) -> dict[str, Any]:
+    """What places are told by, at every boundary: `states`, the lexer's states that occur; `state`, which of them is in
+    force; `reads`, the values of the reads that count."""
+    rows = slice(0, view.n + 1)
+    states, at = np.unique(view.fields[rows], axis=0, return_inverse=True)
+    names = sorted({name for place in counts.PLACES for name in place.reads if name != counts.PLAIN})
+    return {
+        "states": states.tolist(), "state": at.reshape(-1).tolist(),
+        "reads": {name: view.reads[rows, READS.index(name)].tolist() for name in names},
+    }  # fmt: skip
 
 
 def _names(view: FileView, boundary: int) -> list[list[int]]:
@@ -140,7 +146,12 @@ def compare(
         )
     index = load_file(model.folder / "index.safetensors")
     checker, evidence = Checker(model.folder, index), EvidenceChecker(model.folder, index)
-    record = {**record, "ids": np.array(record["ids"], dtype=np.uint16)}
+    said = record["surroundings"]
+    surroundings = {
+        "states": said["states"], "state": np.array(said["state"]),
+        "reads": {name: np.array(values) for name, values in said["reads"].items()},
+    }  # fmt: skip
+    record = {**record, "ids": np.array(record["ids"], dtype=np.uint16), "surroundings": surroundings}
     view = model.view(record["ids"])
     failed, largest = [], 0.0
     for token in record["tokens"]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from cgpt.corpus import Corpus, SourceFile, read_corpus
+from ontology.environment import threads
 from ontology.errors import ConstructibleError
 
 
@@ -118,13 +120,21 @@ class Score:
 
 
 def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[int], None] | None = None) -> Score:
-    """Score every file on its own; `advance` is told the bytes done after each."""
+    """Score every file on its own; `advance` is told the bytes done after each.
+
+    A model that says it is `concurrent` is asked by as many threads as there are processors; the scores are the same.
+    """
     started = time.monotonic()
-    scores = []
-    for file in files:
-        scores.append(model.score_file(file.data, path=file.path, project=file.project))
-        if advance is not None:
-            advance(len(file.data))
+    scores: list[FileScore] = []
+
+    def score(file: SourceFile) -> FileScore:
+        return model.score_file(file.data, path=file.path, project=file.project)
+
+    with ThreadPoolExecutor(threads() if getattr(model, "concurrent", False) else 1) as pool:
+        for file, made in zip(files, pool.map(score, files), strict=True):
+            scores.append(made)
+            if advance is not None:
+                advance(len(file.data))
     return Score(scores, model.concepts, time.monotonic() - started)
 
 

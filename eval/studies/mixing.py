@@ -253,9 +253,8 @@ def _full_gate(fit: Data, judge: Data, width: int) -> np.ndarray:
         return torch.cat([mixed(test, i) for i in torch.arange(len(judge.base)).split(4096)]).double().numpy()
 
 
-def run(folder: Path, validation: str, store: Path) -> None:
-    """Measure all ways and write both files."""
-    progress = Progress()
+def gathered(folder: Path, validation: str, store: Path, progress: Progress) -> tuple[ConstructedLM, Data, Data, int]:
+    """(the model, the held-out positions of its build, those of the judged files, bytes of the judged files)."""
     model = load(folder)
     places = sorted(store.glob("*/*/files/tokens.safetensors"))
     if not isinstance(model, ConstructedLM) or model.nets is None or not places:
@@ -267,7 +266,13 @@ def run(folder: Path, validation: str, store: Path) -> None:
     files = read_corpus(validation).files[::EXAMPLES]
     with progress.task("judged files"):
         judge = gather(model, model.index, [model.view(model.tokenizer.encode(file.data)) for file in files])
-    n_bytes = sum(len(file.data) for file in files)
+    return model, fit, judge, sum(len(file.data) for file in files)
+
+
+def run(folder: Path, validation: str, store: Path) -> None:
+    """Measure all ways and write both files."""
+    progress = Progress()
+    model, fit, judge, n_bytes = gathered(folder, validation, store, progress)
     with progress.task("ways"):
         said = {"net alone": judge.seen.said[:, NET].astype(np.float64) + 1e-12}
         said |= ladders(fit, judge) | gates(model, fit, judge)

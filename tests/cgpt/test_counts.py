@@ -38,7 +38,7 @@ def file_index(history: np.ndarray) -> np.ndarray:
     size = 1 << int(2 * len(history) + 2).bit_length()
     keys = np.zeros((counts.N_FILE_LEVELS, size), dtype=np.uint64)
     heads = np.full((counts.N_FILE_LEVELS, size), -1, dtype=np.int32)
-    previous = np.full((counts.N_FILE_LEVELS, len(history) + 1), -1, dtype=np.int32)
+    previous = np.full((counts.N_FILE_COLUMNS, len(history) + 1), -1, dtype=np.int32)
     counts.extend_file_index(np.append(history, np.uint16(0)), 1, len(history) + 1, keys, heads, previous)
     return previous
 

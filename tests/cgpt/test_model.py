@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cgpt import counts, mixing, names
 from cgpt.complete import complete
@@ -83,6 +85,21 @@ def test_scores_are_the_positions_probabilities(model: ConstructedLM, unseen: li
         p = model.position(view, i).distribution
         assert abs(score.bits[i] + np.log2(p[targets[i]])) < 1e-4
         assert score.correct[i] == (p.argmax() == targets[i])
+
+
+def test_several_threads_score_as_one_does(model: ConstructedLM, unseen: list[SourceFile]):
+    advanced: list[int] = []
+    together = score_files(model, unseen, advanced.append)
+    assert advanced == [len(file.data) for file in unseen]
+    assert [file.path for file in together.files] == [file.path for file in unseen]
+    for file, scored in zip(unseen, together.files, strict=True):
+        alone = model.score_file(file.data, file.path, file.project)
+        assert alone.bits.tobytes() == scored.bits.tobytes() and (alone.correct == scored.correct).all()
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=70))
+def test_the_most_probable_is_the_first_of_the_greatest(values: list[float]):
+    assert mixing.most_probable(np.array(values)) == int(np.argmax(values))
 
 
 def test_a_concept_is_in_charge_everywhere_and_bits_add_up(model: ConstructedLM, unseen: list[SourceFile]):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cgpt import counts
 from cgpt.corpus import SourceFile
 from cgpt.model import ConstructedLM
 from cgpt.reads import READS, FileView
@@ -46,6 +47,28 @@ def test_what_comes_later_changes_nothing(model: ConstructedLM, unseen: list[Sou
         np.testing.assert_array_equal(getattr(one, name)[: i + 1], getattr(two, name)[: i + 1], name)
     assert model.concepts_at(one)[i] == model.concepts_at(two)[i]
     np.testing.assert_array_equal(model.position(one, i).distribution, model.position(two, i).distribution)
+
+
+def test_places_are_earlier_positions_with_the_same_surroundings(model: ConstructedLM, unseen: list[SourceFile]):
+    data = max((file.data for file in unseen), key=len)
+    view = model.view(model.tokenizer.encode(data)[:900])
+    breaks = {t for t, text in enumerate(model.tokenizer.token_bytes) if text[:1] == b"\n" and not text.strip()}
+    found = 0
+    for k, place in enumerate(counts.PLACES):
+        latest: dict[tuple, int] = {}
+        for i in range(view.n + 1):
+            key = tuple(view.fields[i]) if place.lexer else ()
+            for name in place.reads:
+                if name == counts.PLAIN:
+                    last = int(view.history[i])
+                    text = model.tokenizer.token_bytes[last]
+                    key += ("break",) if last in breaks else (text.removeprefix(b" ") or text,)
+                else:
+                    key += (int(view.reads[i, READS.index(name)]),)
+            assert view.previous[counts.N_FILE_LEVELS + k, i + 1] == latest.get(key, -1), (place.name, i)
+            found += key in latest
+            latest[key] = i + 1
+    assert found > 2 * view.n
 
 
 def test_reads_name_what_they_say(model: ConstructedLM):

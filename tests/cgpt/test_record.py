@@ -119,6 +119,14 @@ def drop_place(token: dict[str, Any]) -> None:
     token["file"][0].pop()
 
 
+def drop_place_like_this(token: dict[str, Any]) -> None:
+    token["places"]["state"].pop()
+
+
+def forget_kind_of_place(token: dict[str, Any]) -> None:
+    del token["places"]["plain token"]
+
+
 def move_place(token: dict[str, Any]) -> None:
     token["file"][0][0] -= 1
 
@@ -174,7 +182,8 @@ def another_concept(token: dict[str, Any]) -> None:
 
 
 CHANGES = [
-    shift, shorten, drop_level, drop_place, move_place, another_file, another_line, another_licence, another_position,
+    shift, shorten, drop_level, drop_place, move_place,
+    drop_place_like_this, forget_kind_of_place, another_file, another_line, another_licence, another_position,
     another_share, another_read, another_confidence, another_name, fewer_names, another_target, another_concept,
 ]  # fmt: skip
 

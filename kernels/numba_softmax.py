@@ -1,0 +1,46 @@
+"""Softmax of rows of logits without its last division (numba, float32): what a mixture of distributions starts from."""
+
+# pyright: reportCallIssue=false
+# (an intrinsic's first parameter is filled in by numba)
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from kernels.numba_cache import cache_by_sources, fingerprint
+from kernels.numba_math import exp_negative32, from_order_key, order_key
+from kernels.numba_panels import sum_row
+
+
+def _powers(logits: Any, bias: Any, sums: Any) -> None:
+    for i in range(logits.shape[0]):
+        row = logits[i]
+        key = np.int32(-0x80000000)
+        for j in range(row.shape[0]):
+            value = row[j] + bias[j]
+            row[j] = value
+            key = max(key, order_key(value))
+        top = from_order_key(key)
+        for j in range(row.shape[0]):
+            row[j] = exp_negative32(row[j] - top)
+        sums[i] = sum_row(row.ctypes.data, row.shape[0])
+
+
+# Compiled for what it is called with: a model's bias may be a read-only map of a file.
+_compiled = cache_by_sources(
+    numba.njit(error_model="numpy", nogil=True)(_powers), fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
+)
+
+
+def powers_(logits: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """In place: `logits` float32[R, V], contiguous, become exp(logits + bias - greatest), so 1 at the first choice.
+
+    `bias` float32[V]. Returns float64[R], the sums of the rows, added up in float32. What is more than 87 below the
+    greatest is held at 1e-38.
+    """
+    sums = np.empty(len(logits), dtype=np.float64)
+    _compiled(logits, bias, sums)
+    return sums
