@@ -33,10 +33,11 @@ def module_cnn(
         biases: three tensors [M, C(l+1)] or None.
         strides: of the three convolutions.
         activation: "relu", "gelu" (exact) or "silu".
-        backend: "reference", "torch" (any device and dtype), "cpu" (float32 on the CPU; not for the gradient of a
-            shared image) or "triton" (on a GPU; gradients by torch; never timed yet, so never chosen). None: cpu where
-            it can take the work, else torch, also where `use_backend` or the environment names a backend that cannot.
-            Under torch.compile only this argument counts.
+        backend: "reference", "torch" (any device and dtype), "cpu" (on the CPU; computes in float32, and rounds the
+            answer where bfloat16 was given; not for the gradient of a shared image) or "triton" (on a GPU; gradients by
+            torch; never timed yet, so never chosen). None: cpu where it can take the work and is the faster, else
+            torch, also where `use_backend` or the environment names a backend that cannot. Under torch.compile only
+            this argument counts.
 
     Returns:
         [B, M, C3, H', W'], H' = ceil(H / product of the strides). Differentiable in images, weights and biases. On the
@@ -49,8 +50,12 @@ def module_cnn(
     compiling = torch.compiler.is_compiling()
     # What use_backend and the environment say cannot be read while a graph is captured.
     if compiling and backend is None:
-        backend = "torch" if _refusal(images, weights) else "cpu"
+        backend = _automatic(images, weights)
     name = choose(images, weights, backend)
+    if name == "cpu" and images.dtype != torch.float32:
+        wide = [t.float() for t in weights], [None if b is None else b.float() for b in biases]
+        answer = module_cnn(images.float(), *wide, strides=strides, activation=activation, backend="cpu")
+        return answer.to(images.dtype)
     if name == "cpu" and compiling:
         from kernels import ops_cnn
 
@@ -77,7 +82,7 @@ def choose(images: Tensor, weights: Sequence[Tensor], backend: str | None = None
     """
     request = asked(backend)
     if request is None:
-        return "torch" if _refusal(images, weights) else "cpu"
+        return _automatic(images, weights)
     name = request[0]
     refusal = ""
     if name == "cpu":
@@ -91,10 +96,21 @@ def choose(images: Tensor, weights: Sequence[Tensor], backend: str | None = None
     return "torch" if refusal else name
 
 
+def _automatic(images: Tensor, weights: Sequence[Tensor]) -> str:
+    """cpu where it can take the work and is the faster: always in float32; in bfloat16, which it widens, for training
+    and for images of one's own, unless the processor has a matrix unit (docs/experiments/kernels_cpu.md)."""
+    if _refusal(images, weights):
+        return "torch"
+    if images.dtype == torch.float32:
+        return "cpu"
+    training = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+    return "cpu" if (training or images.dim() == 5) and not torch.cpu._is_amx_tile_supported() else "torch"
+
+
 def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:
     """Why the cpu backend cannot take the work, or ''."""
-    if images.device.type != "cpu" or images.dtype != torch.float32:
-        return f"it takes float32 on the CPU, not {images.dtype} on {images.device}"
+    if images.device.type != "cpu" or images.dtype not in (torch.float32, torch.bfloat16):
+        return f"it takes float32 and bfloat16 on the CPU, not {images.dtype} on {images.device}"
     if images.dim() == 4 and images.requires_grad and torch.is_grad_enabled():
         return "it has no gradient of an image that modules share"
     if images.numel() == 0 or any(w.numel() == 0 for w in weights):

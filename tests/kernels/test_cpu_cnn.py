@@ -128,3 +128,18 @@ def test_compiles_into_one_graph():
     torch.testing.assert_close(got, want)
     pairs = zip(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_bfloat16_is_computed_in_float32_and_rounded_once(shared):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, *([] if shared else [3]), 4, 6, 6, generator=generator).bfloat16()
+    shapes = [(5, 4, 1), (3, 5, 3), (1, 3, 3)]
+    weights = [(torch.randn(3, o, i, k, k, generator=generator) * 0.3).bfloat16() for o, i, k in shapes]
+    weights = [w.requires_grad_() for w in weights]
+    got = module_cnn(images, weights, [None] * 3, backend="cpu")
+    want = module_cnn(images.double(), [w.detach().double() for w in weights], [None] * 3, backend="reference")
+    assert got.dtype == torch.bfloat16
+    assert torch.allclose(got.double(), want, rtol=2**-8, atol=1e-4)
+    gradients = torch.autograd.grad(got.float().square().sum(), weights)
+    assert all(g.dtype == torch.bfloat16 and bool(g.isfinite().all()) for g in gradients)
