@@ -14,6 +14,7 @@ from kernels.checks import ACTIVATIONS, FLOATS, shape
 from kernels.reference import ACTIVATION
 
 LAYERS = 3
+FEW_IMAGES = 8  # shared by the modules, up to which float32 module by module beats a grouped convolution in bfloat16
 
 
 def module_cnn(
@@ -97,14 +98,16 @@ def choose(images: Tensor, weights: Sequence[Tensor], backend: str | None = None
 
 
 def _automatic(images: Tensor, weights: Sequence[Tensor]) -> str:
-    """cpu where it can take the work and is the faster: always in float32; in bfloat16, which it widens, for training
-    and for images of one's own, unless the processor has a matrix unit (docs/experiments/kernels_cpu.md)."""
+    """cpu where it can take the work and is the faster (docs/experiments/kernels_cpu.md): always in float32; in
+    bfloat16, which it widens, for images of one's own and for training on few that modules share, unless the processor
+    has a matrix unit."""
     if _refusal(images, weights):
         return "torch"
     if images.dtype == torch.float32:
         return "cpu"
     training = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-    return "cpu" if (training or images.dim() == 5) and not torch.cpu._is_amx_tile_supported() else "torch"
+    suits = images.dim() == 5 or (training and len(images) <= FEW_IMAGES)
+    return "cpu" if suits and not torch.cpu._is_amx_tile_supported() else "torch"
 
 
 def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:
