@@ -136,13 +136,14 @@ def _known_to(model: EvalModel, train: str | None) -> Known | None:
         return None
     if train is None:
         config = model.folder / "config.json"
-        name = ((read_json(config).get("corpus") or {}).get("name") or "") if config.is_file() else ""
+        name = str((read_json(config).get("corpus") or {}).get("name") or "") if config.is_file() else ""
         if name.partition(":")[0] != "stdlib":
             return None
         train = name
-    key = sha256_json([train, sorted(files)])
+    corpus: str = train
+    key = sha256_json([corpus, sorted(files)])
     if key not in _KNOWN:
-        mine = [file for file in read_corpus(train).files if file.fingerprint in files]
+        mine = [file for file in read_corpus(corpus).files if file.fingerprint in files]
         if missing := len(files - {file.fingerprint for file in mine}):
             raise UsageError(
                 f"{model.name!r} was not built from the corpus given with --train: {missing} of its {len(files)} "
