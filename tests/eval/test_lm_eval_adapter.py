@@ -21,6 +21,7 @@ from ontology.errors import MissingExtra
 from tests.eval.conftest import Models
 
 HARNESS = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
+THEIRS = pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="its own models need accelerate")
 TEXTS = ["import os\nprint(os)\n", "def f(a):\n    return 'é' + a\n", "x = 1\n" * 3]
 
 
@@ -100,6 +101,7 @@ def test_the_same_figure_in_that_harness_as_in_ours(models: Models, tmp_path: Pa
 
 
 @HARNESS
+@THEIRS
 @pytest.mark.slow
 def test_that_harness_own_evaluation_of_the_same_model_gives_our_figure(
     models: Models, tmp_path: Path, monkeypatch
