@@ -25,7 +25,7 @@ from eval.copies import Known
 from eval.identity import ANSWERS, MEASURES, meaning
 from eval.models import EvalModel, Spec, open_model
 from eval.records import FORMAT, Results, Shards, read_header, read_results, rows_of, write_rows
-from eval.tasks.base import Example, Metric, Options, Task
+from eval.tasks.base import Example, Metric, Options, Task, place_free
 from eval.tasks.language import first_by_hash
 from ontology.environment import describe
 from ontology.errors import ConstructibleError, UsageError
@@ -226,7 +226,7 @@ def _run_one(
         "model": {"name": model.name, "kind": model.kind, "seed": model.seed, "fingerprint": model.fingerprint,
                   "control": model.control, "classes": list(getattr(model, "classes", ())) or None},
         "budget": model.budget.as_json(), "examples": len(examples), "examples_hash": examples_hash,
-        "leaked": _leaked(model, examples), "copied": copied, "code": code, "command": command,
+        "leaked": _leaked(model, examples), "copied": copied, "code": code, "command": place_free(command),
         "environment": environment,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "measured_seconds": round(time.monotonic() - started, 3), "measured_examples": len(left),

@@ -17,6 +17,7 @@ import numpy as np
 
 from eval.plots import Point, Series, line_plot
 from eval.runner import MANY_CLUSTERS
+from eval.tasks.base import place_free
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_json
 from ontology.stats import Comparison, adjusted_p, bootstrap_ratio, paired_difference, paired_ratio
@@ -118,7 +119,7 @@ def collect(run: Path, method: Sequence[str] = ()) -> dict[str, Any]:
             {"sweep": "" if sweep == "." else sweep, "name": header["model"]["name"], "kind": kind_of(header),
              "seed": header["model"]["seed"] or 0, "budget": budget, "bits": [round(float(b), 2) for b in bits]}
         )  # fmt: skip
-        commands.append(header["command"])
+        commands.append(place_free(header["command"]))
     if first is None:
         raise UsageError("all models here are controls.", fix="measure models that are meant", file=run)
     return {

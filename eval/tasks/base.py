@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,5 +138,13 @@ class Task:
     def options(self, options: Options) -> dict[str, Any]:
         """The options that this task depends on, as JSON."""
         kept = {name: value for name, value in asdict(options).items() if name in (*self.uses, "limit")}
-        # A benchmark's folder may lie anywhere; its content is in the examples' hashes.
-        return {name: value for name, value in kept.items() if name != "benchmarks"}
+        # Files may lie anywhere; their content is in the examples' hashes, and results are published.
+        return {
+            name: place_free(value) if isinstance(value, str) else value
+            for name, value in kept.items() if name != "benchmarks"
+        }  # fmt: skip
+
+
+def place_free(text: str) -> str:
+    """A command or the name of data without the folders of the machine it ran on: of absolute paths the last name."""
+    return re.sub(r"(?<![\w.])/[^\s=:]*/([^\s/=:]+)", r"\1", text)

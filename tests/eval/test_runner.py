@@ -19,6 +19,7 @@ from eval.models import open_specs, parse_spec
 from eval.records import read_header, read_results
 from eval.runner import result_path, run
 from eval.tasks import TASKS, Measured, Options, load_tasks
+from eval.tasks.base import place_free
 from eval.tasks.language import BITS, lexical_spans, measure, whole_tokens
 from ontology.errors import ConstructibleError, UsageError
 from ontology.main import run as run_command
@@ -229,6 +230,13 @@ def test_nets_alone_and_with_the_wrong_router_are_models_too(models: Models, tmp
     assert whole < nets
     with pytest.raises(UsageError, match="no nets"):
         run_bits(models, tmp_path, [f"nets-only:{models.plain}"])
+
+
+def test_results_do_not_say_where_files_lie() -> None:
+    said = "constructible eval run a=/home/me/x/model-{seed} --data /tmp/data/validation.parquet --out runs/a"
+    assert place_free(said) == "constructible eval run a=model-{seed} --data validation.parquet --out runs/a"
+    assert BITS.options(Options("/tmp/data/test.parquet")) == {"data": "test.parquet", "limit": None}
+    assert place_free("stdlib:held-out runs/a/b 1/2") == "stdlib:held-out runs/a/b 1/2"
 
 
 def test_names_of_models() -> None:
