@@ -82,8 +82,14 @@ def kind_of(header: Mapping[str, Any]) -> str:
     return f"{cut}, {kind}" if kind else cut
 
 
-def collect(run: Path, method: Sequence[str] = ()) -> dict[str, Any]:
+def collect(run: Path, method: Sequence[str] = (), axes: Sequence[str] = ()) -> dict[str, Any]:
     """Raw results of a folder that `eval run` filled, or of one whose subfolders (sweeps) it filled.
+
+    Args:
+        run: the folder.
+        method: paragraphs for the page, how the models were made.
+        axes: the only ones that laws are fitted along (default: all that moved); seconds of a machine that does other
+            work as well, say, are no axis.
 
     Raises:
         UsageError: there are no results of the task `bits`.
@@ -123,7 +129,8 @@ def collect(run: Path, method: Sequence[str] = ()) -> dict[str, Any]:
     if first is None:
         raise UsageError("all models here are controls.", fix="measure models that are meant", file=run)
     return {
-        "format": FORMAT, "method": list(method), "commands": sorted(set(commands)), "environment": environment,
+        "format": FORMAT, "method": list(method), "axes": list(axes) or list(AXES),
+        "commands": sorted(set(commands)), "environment": environment,
         "examples": {"names": first.examples, "clusters": first.clusters,
                      "sizes": [int(size) for size in first.values["bytes"]]},
         "models": models,
@@ -188,7 +195,7 @@ def scaling(run: Path | Mapping[str, Any]) -> list[PowerLaw]:
     found = []
     for (sweep, kind), members in sorted(sized(raw).items()):
         moved = [axis for axis in AXES if _moves(members, axis)]
-        for axis in moved:
+        for axis in (axis for axis in moved if axis in raw["axes"]):
             at = sorted(members, key=lambda one: one.sizes[axis] or 0.0)
             if len({one.sizes[axis] for one in at}) >= 3:
                 found.append(_fit(raw, sweep, kind, axis, at, [other for other in moved if other != axis]))
@@ -291,8 +298,8 @@ def gaps(raw: Mapping[str, Any]) -> list[Gap]:
     lines, found = sized(raw), []
     for sweep in sorted({sweep for sweep, _ in lines}):
         ours, theirs = lines.get((sweep, "constructed"), []), lines.get((sweep, "monolith"), [])
-        for axis in AXES:
-            if not (_moves(ours or [Sized("", "", {}, size)], axis) if ours else False):
+        for axis in raw["axes"]:
+            if not ours or not _moves(ours, axis):
                 continue
             for one in sorted(ours, key=lambda row: row.sizes[axis] or 0.0):
                 x = one.sizes[axis] or 0.0

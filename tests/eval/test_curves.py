@@ -133,6 +133,10 @@ def test_scaling_finds_laws_and_turns(tmp_path: Path, capsys) -> None:
     text = (pages / "scale.md").read_text()
     assert "exponent 0.1" in text and "turns back at" in text and "double descent" not in text
     assert len(list(pages.glob("*.svg"))) == len({law.axis for law in laws.values()})
+    one = tmp_path / "one.json"
+    asked = ["scale", str(tmp_path), "--axis", "training bytes", "--note", "How.", "--raw", str(one)]
+    assert run_command(eval_, asked) == 0
+    assert {law.axis for law in scaling(one)} == {"training bytes"} and read_raw(one)["method"] == ["How."]
     found = gaps(read_raw(raw))
     assert [gap.x for gap in found if gap.axis == "training bytes"] == list(sizes)
     assert found[0].ratio.estimate < 1 and "Constructed / monolith" in text
