@@ -55,7 +55,7 @@ class Recipe:
         mode: whether rules see probabilities ("soft") or 0 and 1 ("hard").
         others: learn from photographs of the other classes of the data as well.
         shared: nodes learn for all classes of the data alike, so that models of other classes find them in the store;
-            otherwise half of what they learn from is of the model's own classes.
+            otherwise three quarters of what they learn from are of the model's own classes.
         parameters: of the monolith; None takes what the nodes of the leaf cut have together.
     """
 
