@@ -88,7 +88,7 @@ def _contender(one: contenders_rows.Contender) -> Entry:
     opaque = {"no nets": 0.0, "monolith": float(row.parameters)}.get(one.kind)
     commit = str(one.runs[0].get("commit") or "")
     return Entry(
-        one.board, one.kind, row, opaque, None, commit, contenders_rows.command_of(one), contenders_rows.RAW,
+        one.board, one.kind, row, opaque, None, commit, contenders_rows.command_of(one), one.raw,
         contenders_rows.facts_of(one),
     )  # fmt: skip
 
@@ -135,6 +135,8 @@ def _run(path: Path, raw: str) -> Entry:
     if bits["value"] is None:
         raise ConstructibleError("these results have no bits per byte.", fix="run the task again", file=path)
     notes = [f"trained on {len(header['leaked'])} of these files"] if header["leaked"] else []
+    if header.get("copied"):
+        notes.append(f"parts of {len(header['copied'])} of these files stand in its training")
     notes += ["its training data is not known"] if header["leaked"] is None else []
     notes += [model["kind"]] if model["kind"] else []
     row = Row(
@@ -183,6 +185,9 @@ def _together(rows: Sequence[Entry], results: Sequence[Results]) -> Entry:
     if any(set(one.examples) != set(order) for one in results):
         fix = "run all seeds with the same --data and --limit"
         raise ConstructibleError("its seeds were not scored on the same files.", fix=fix, file=first.path)
+    if len({one.header["model"]["fingerprint"] for one in results}) < len(results):
+        raise ConstructibleError("one model stands here under several seeds.", fix="measure each training once",
+                                 file=first.path)  # fmt: skip
     clusters = first.clusters if first.header["clustered_by"] == "project" else None
 
     def columns(name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Contenders at equal budgets (`eval.studies.contenders`) as rows of the leaderboard, comparisons and a figure.
 
-Their raw results, bits file by file, lie in docs/experiments/contenders.json, beside docs/results.
+Their raw results, bits file by file, lie in docs/experiments/contenders.json, beside docs/results; those of an earlier
+version of the package in contenders_VERSION.json. Ratios are between models of one version.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ontology.io import read_json
 from ontology.stats import Comparison, adjusted_p, bootstrap_ratio, paired_ratio
 
 RAW = "../experiments/contenders.json"
-"""Relative to the folder of raw results."""
+"""Relative to the folder of raw results; earlier versions have `_VERSION` before the dot."""
 KINDS = {
     "constructed": "constructed", "gpt": "monolith", "gpt+tables": "monolith with tables",
     "unrouted": "one net with tables", "random": "random router", "plain": "no nets",
@@ -38,6 +39,12 @@ class Contender:
     minutes: float
     board: str
     runs: tuple[Mapping[str, Any], ...]
+    raw: str = RAW
+
+    @property
+    def version(self) -> str:
+        """What stands in the file's name, "" for the current version."""
+        return Path(self.raw).stem.partition("_")[2]
 
     @property
     def bits(self) -> np.ndarray:
@@ -47,7 +54,8 @@ class Contender:
     @property
     def name(self) -> str:
         """As in tables."""
-        return f"{NAMES.get(self.model, self.model)}, {self.minutes:g} min"
+        before = f" ({self.version})" if self.version else ""
+        return f"{NAMES.get(self.model, self.model)}, {self.minutes:g} min{before}"
 
     @property
     def kind(self) -> str:
@@ -66,16 +74,19 @@ class Contender:
 
 
 def read(results: Path) -> list[Contender]:
-    """What `docs/experiments/contenders.json` beside a folder of raw results holds; nothing where there is none.
+    """What `docs/experiments/contenders*.json` beside a folder of raw results hold; nothing where there is none.
 
     Rows on other files than the first of their board are left out (they would not be comparable).
     """
-    path = results / RAW
-    if not path.is_file():
-        return []
+    files: dict[str, Any] = {}
+    first = results / RAW
+    paths = [path for path in (first, *sorted(first.parent.glob(f"{first.stem}_*.json"))) if path.is_file()]
+    return [one for path in paths for one in _read(path, f"../{first.parent.name}/{path.name}", files)]
+
+
+def _read(path: Path, raw: str, files: dict[str, Any]) -> list[Contender]:
     stored = read_json(path)
     groups: dict[tuple[str, float, str], dict[int, Mapping[str, Any]]] = {}
-    files: dict[str, Any] = {}
     for run in stored["runs"].values():
         if not {"corpus", "setting", "bits", "path"} <= run.keys():
             continue  # of an earlier version of the study
@@ -90,7 +101,7 @@ def read(results: Path) -> list[Contender]:
         known = {"commit": "", "cpu": None, "last_added_by": _commit(stored)} | dict(run)
         groups.setdefault((board, float(run["minutes"]), run["model"]), {})[int(run["seed"])] = known
     return [
-        Contender(model, minutes, board, tuple(run for _, run in sorted(runs.items())))
+        Contender(model, minutes, board, tuple(run for _, run in sorted(runs.items())), raw)
         for (board, minutes, model), runs in sorted(groups.items())
     ]
 
@@ -158,11 +169,12 @@ class Ratio:
 
 
 def ratios(contenders: list[Contender]) -> list[Ratio]:
-    """Constructed against each other model of the same board, budget and number of training seeds."""
+    """Constructed against each other model of the same version, board, budget and number of training seeds."""
     pairs = []
     for ours in (one for one in contenders if one.model == "constructed"):
         for other in contenders:
-            same = (other.board, other.minutes) == (ours.board, ours.minutes) and other.model != "constructed"
+            same = (other.board, other.minutes, other.raw) == (ours.board, ours.minutes, ours.raw)
+            same = same and other.model != "constructed"
             if same and len(other.runs) == len(ours.runs):
                 many = len(ours.runs) > 1
                 two = (ours.bits, other.bits) if many else (ours.bits[0], other.bits[0])
@@ -186,8 +198,8 @@ def ratio_words(one: Ratio) -> str:
 def unlike(contenders: list[Contender]) -> list[str]:
     """What is not equal between contenders of one board and budget: parameters, seconds, machine, commit."""
     said = []
-    for board, minutes in dict.fromkeys((one.board, one.minutes) for one in contenders):
-        group = [one for one in contenders if (one.board, one.minutes) == (board, minutes)]
+    for board, minutes, raw in dict.fromkeys((one.board, one.minutes, one.raw) for one in contenders):
+        group = [one for one in contenders if (one.board, one.minutes, one.raw) == (board, minutes, raw)]
         with_nets = {one.name: one.mean("parameters") for one in group if one.mean("parameters")}
         if with_nets and max(with_nets.values()) > 1.1 * min(with_nets.values()):
             most, least = max(with_nets, key=with_nets.__getitem__), min(with_nets, key=with_nets.__getitem__)
@@ -203,10 +215,12 @@ def unlike(contenders: list[Contender]) -> list[str]:
 def figure(contenders: list[Contender], board: str) -> str:
     """Bits per byte against the seconds of the build, a line for each make of model."""
     series = []
-    for model in NAMES:
-        own = sorted((one for one in contenders if (one.board, one.model) == (board, model)), key=lambda c: c.minutes)
+    for version, model in ((version, model) for version in sorted({c.version for c in contenders}) for model in NAMES):
+        place = (board, model, version)
+        own = [one for one in contenders if (one.board, one.model, one.version) == place]
+        own.sort(key=lambda one: one.minutes)
         points = [Point(row.seconds or 0.0, row.bits_per_byte, row.bits_per_byte_low, row.bits_per_byte_high)
                   for row in map(row_of, own) if row.seconds]  # fmt: skip
         if points:
-            series.append(Series(KINDS[model], points))
+            series.append(Series(KINDS[model] + (f" ({version})" if version else ""), points, dashed=bool(version)))
     return line_plot(series, "seconds of the build", "bits per byte", log_x=True, title=f"Contenders: {board}")

@@ -23,9 +23,8 @@ def publish(docs: Path) -> list[Path]:
             written += decomposition.write_pages(results / name, experiments)
         elif scale.is_raw(raw):
             written += scale_page.write_pages(results / name, experiments)
-    stored = results / contenders_rows.RAW
-    if stored.is_file():
+    for raw in dict.fromkeys(one.raw for one in contenders_rows.read(results)):
         from eval.studies.contenders import page
 
-        written.append(write_text(experiments / "contenders.md", page(read_json(stored))))
+        written.append(write_text((results / raw).resolve().with_suffix(".md"), page(read_json(results / raw))))
     return written + write_post(results, docs)

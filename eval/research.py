@@ -357,6 +357,9 @@ def _negative(rows: Sequence[Entry], results: Path) -> list[str]:
             if share is not None and share <= 0.5:
                 text = f"{label(header)} is right in {first.show(share)} of the pairs `{part}`"
                 said.append(f"{text}: no better than a coin ({_link(raw)}).")
+        if header.get("copied"):
+            said.append(f"Parts of {len(header['copied'])} of the test files of {label(header)} stand in its training "
+                        f"({_link(raw)}).")  # fmt: skip
         if header["leaked"]:
             said.append(f"{label(header)} was trained on {len(header['leaked'])} of its test files ({_link(raw)}).")
     return said

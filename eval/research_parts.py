@@ -41,11 +41,11 @@ def contenders(post: Post, results: Path) -> None:
         pairs = [one for one in contenders_rows.ratios(found) if one.ours.board == board]
         if pairs:
             post.text(f"**Contenders: {board}.** Constructed against each other model of its minutes, paired by file:")
-        post.bullets([f"{contenders_rows.ratio_words(one)} ({link(contenders_rows.RAW)})." for one in pairs])
+        post.bullets([f"{contenders_rows.ratio_words(one)} ({link(one.ours.raw)})." for one in pairs])
         if len(chosen) > 1:
             caption = f"Bits per byte against the seconds of the build, {board}; lower is better."
             post.figure(f"contenders {board}", contenders_rows.figure(found, board), caption)
-    post.bullets([f"Not equal: {text} ({link(contenders_rows.RAW)})." for text in contenders_rows.unlike(found)])
+    post.bullets([f"Not equal: {text}." for text in contenders_rows.unlike(found)])
 
 
 def scales(post: Post, results: Path) -> None:
@@ -69,10 +69,13 @@ def short(results: Path) -> list[str]:
     """The answers in a sentence each."""
     said = []
     found = contenders_rows.read(results)
+    newest = {one.board: one.version for one in reversed(found)}
     for one in contenders_rows.ratios(found):
+        if one.ours.version != newest[one.ours.board]:
+            continue  # superseded by the current version's
         if one.other.model in ("gpt", "gpt+tables", "unrouted") and one.ours.board.endswith("static"):
-            said.append(f"At equal seconds on unseen projects: {contenders_rows.ratio_words(one)} "
-                        f"({link(contenders_rows.RAW)}).")  # fmt: skip
+            said.append(f"At equal minutes on unseen projects: {contenders_rows.ratio_words(one)} "
+                        f"({link(one.ours.raw)}).")  # fmt: skip
     for name, raw in raw_files(results):
         if decomposition.is_raw(raw):
             said += [f"Decomposition, {raw['track']}: {line.words} ({link(name)})" for line in decomposition.lines(raw)]
@@ -90,7 +93,7 @@ def short(results: Path) -> list[str]:
 def lost(results: Path) -> list[str]:
     """Comparisons of contenders in which the constructed model does not win, and curves that turn back up."""
     said = [
-        f"{one.ours.board}: {contenders_rows.ratio_words(one)} ({link(contenders_rows.RAW)})."
+        f"{one.ours.board}: {contenders_rows.ratio_words(one)} ({link(one.ours.raw)})."
         for one in contenders_rows.ratios(contenders_rows.read(results))
         if not (one.told and one.ratio.estimate < 1)
     ]

@@ -93,6 +93,12 @@ def test_seeds_are_one_row_and_what_is_not_comparable_is_left_out(results: Path)
     assert len(found) == 6
     said = " ".join(contenders_rows.unlike(found))
     assert "30% more parameters" in said and "2 different cpus" in said and "2 different commits" in said
+    # An earlier version's rows stand beside these, and are never paired with them.
+    write_json(results / "../experiments/contenders_v3.json", stored(minutes=(5.0,)))
+    both = contenders_rows.read(results)
+    assert len(both) == 6 + 4 and {one.version for one in both} == {"", "v3"}
+    assert all(one.ours.raw == one.other.raw for one in contenders_rows.ratios(both))
+    assert "constructed, 5 min (v3)" in to_markdown(entries(results))
     assert "another" not in to_markdown(entries(results))
 
 

@@ -112,8 +112,30 @@ def test_minimum_detectable_difference_is_found_four_times_in_five():
     bits, sizes, clusters = draw_files(rng, 60)
     a, b = (bits * np.exp(rng.normal(0, 0.05, size=bits.shape)) for _ in range(2))
     shift = paired_difference(a, b, sizes, clusters=clusters).minimum_detectable
-    assert shift == pytest.approx(minimum_detectable_difference(shift / 2.8016), rel=1e-3)
+    error = paired_difference(a, b, sizes, clusters=clusters).standard_error
+    assert shift == pytest.approx(minimum_detectable_difference(error), rel=0.2), "sixty clusters are nearly normal"
     assert 0.65 <= flagged(60, repeats=150, replications=300, paired=True, shift=shift) <= 0.95
+
+
+def test_what_is_detectable_never_lies_inside_the_interval_and_is_found_with_three_seeds_too():
+    """Half a Student interval with two degrees of freedom is wider than the usual 2.8 standard errors."""
+    rng, least = np.random.default_rng(8), []
+    size = np.ones(40)
+
+    def compared(shift: float):
+        # Training seeds scatter by 0.05, files hardly.
+        one, two = (1 + rng.normal(0, 0.05, (3, 1)) + rng.normal(0, 0.01, (3, 40)) for _ in range(2))
+        return paired_difference(one + shift, two, size, seeds=True, replications=300)
+
+    for _ in range(60):
+        c = compared(0.0)
+        assert c.minimum_detectable > (c.high - c.low) / 2
+        least.append(c.minimum_detectable)
+    shift = float(np.mean(least))
+    found = np.mean([compared(shift).significant for _ in range(100)])
+    assert shift > 1.3 * minimum_detectable_difference(0.05 * (2 / 3) ** 0.5) and 0.65 <= found <= 0.98
+    five = paired_difference([1.0, 2, 3, 4, 6], [1.1, 2, 3.3, 4, 6], np.ones(5))
+    assert five.minimum_detectable > (five.high - five.low) / 2
 
 
 def test_pairing_removes_what_makes_a_file_hard():
