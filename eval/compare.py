@@ -97,7 +97,13 @@ def read_side(path: Path, task: str | None = None) -> dict[str, Side]:
     if path.is_file():
         found = [path]
     else:
-        found = sorted(path.glob("*.parquet")) or sorted(path.glob("seed-*/*.parquet"), key=_seed)
+        alone, seeds = sorted(path.glob("*.parquet")), sorted(path.glob("seed-*/*.parquet"), key=_seed)
+        if both := sorted({file.stem for file in alone} & {file.stem for file in seeds}):
+            raise UsageError(
+                f"results of one run and of several seeds lie here for {both[0]!r}; which of them are meant?",
+                fix="give the file, or move one of them away", file=path,
+            )  # fmt: skip
+        found = [*alone, *seeds]
     sides: dict[str, list[Results]] = {}
     for file in found:
         if task is None or file.stem == task:

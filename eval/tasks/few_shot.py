@@ -62,7 +62,9 @@ def episodes(options: Options) -> list[Example]:
         queries = tuple(tuple(rng.permutation(held.rows_of(name))[:QUERIES].tolist()) for name in names)
         episode = Episode(options.data, names, shots, queries)
         digest = hashlib.sha256(f"{train.data_hash} {held.data_hash} {names} {shots} {queries}".encode()).hexdigest()
-        made.append(Example(f"episode {number:03d}", f"episode {number:03d}", episode, digest))
+        prints = tuple(held.fingerprints[i] for rows in queries for i in rows) if held.fingerprints else ()
+        name = f"episode {number:03d}"
+        made.append(Example(name, name, episode, digest, fingerprints=prints))
     return made
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eval.cli import eval_
-from eval.compare import compare, figure_of
+from eval.compare import compare, figure_of, read_side
 from eval.compare_page import as_text, render
 from eval.records import read_results
 from eval.tasks.base import Metric
@@ -142,6 +142,16 @@ def test_accuracy_over_unlike_tokens_is_left_out_and_said(tmp_path: Path) -> Non
     assert compared.left_out == ["bits, next-token accuracy"]
     assert "tokens of its own: bits, next-token accuracy" in as_text(compared)
     assert "tokens of its own" in render(compared)
+
+
+def test_an_old_run_beside_seeds_is_not_taken_for_them(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_results(tmp_path, "A", bits_rows(1.2, noise_seed=seed), seed=seed)
+        make_results(tmp_path, "B", bits_rows(1.0, noise_seed=3 + seed), seed=seed)
+    assert len(read_side(tmp_path / "A")["bits"].results) == 2
+    make_results(tmp_path, "A", bits_rows(0.5))
+    with pytest.raises(UsageError, match="one run and of several seeds"):
+        compare(tmp_path / "A", tmp_path / "B")
 
 
 def test_few_projects_are_said_to_be_few(tmp_path: Path) -> None:
