@@ -50,7 +50,7 @@ LIMITS = (
     "without nets; only the difference to that row can be due to nets.",
     "Minutes on one or two processor cores are a small budget. Nothing here says what a thousand times that gives.",
     "A test file counts as known if its lines are a training file's, or if at least 12 and 30 % of its lines stand in "
-    "runs of five in training ([experiments/copies.md](experiments/copies.md)); a copy with every fourth line changed "
+    "runs of five in training ([experiments/copies.md](experiments/copies.md)); a copy with every fifth line changed "
     "is not found.",
     "Contenders and curves of a single training seed say nothing of other seeds; where there are several, intervals "
     "hold for others as well.",
@@ -255,7 +255,9 @@ def _raw_curves(post: Post, results: Path) -> None:
         found = raw_curves.lines(raw)
         if not found:
             continue
-        post.heading(f"Decomposition: {raw['track']}")
+        heading = f"Decomposition: {raw['track']}"
+        taken = ("heading", heading) in post.blocks
+        post.heading(f"{heading} ({Path(name).stem.replace('_', ' ')})" if taken else heading)
         for text in raw["method"]:
             post.text(text)
         post.figure(Path(name).stem, raw_curves.figure(found), "Each cut, with its interval.")

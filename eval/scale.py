@@ -8,6 +8,7 @@ of the folder); a law is fitted within a sweep only, and says what else moved wi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,8 @@ def collect(run: Path, method: Sequence[str] = (), axes: Sequence[str] = ()) -> 
             {"sweep": "" if sweep == "." else sweep, "name": header["model"]["name"], "kind": kind_of(header),
              "seed": header["model"]["seed"] or 0, "budget": budget, "bits": [round(float(b), 2) for b in bits]}
         )  # fmt: skip
-        commands.append(place_free(header["command"]))
+        # The models are listed with their figures; the command says how they were measured.
+        commands.append(re.sub(r"(eval run) .*? (?=--tasks)", r"\1 MODEL... ", place_free(header["command"])))
     if first is None:
         raise UsageError("all models here are controls.", fix="measure models that are meant", file=run)
     return {
