@@ -15,6 +15,7 @@ from typing import Any
 
 from cgpt.page import asset, escape, fill
 from eval import decomposition as raw_curves
+from eval import research_images as images
 from eval import research_parts as parts
 from eval.board import Entry, entries
 from eval.compare import compare, figure_of
@@ -122,7 +123,7 @@ def make_post(results: Path) -> Post:
     rows = entries(results)
     post = Post("Does construction work? What was measured")
     post.heading("In short")
-    post.bullets([*parts.short(results), *(_short(rows, board) for board in _boards(rows))])
+    post.bullets([*parts.short(results), *images.short(results), *(_short(rows, board) for board in _boards(rows))])
     post.heading("Methods")
     for text in METHODS:
         post.text(text)
@@ -144,6 +145,7 @@ def make_post(results: Path) -> Post:
     _other_tasks(post, results)
     _raw_curves(post, results)
     parts.scales(post, results)
+    images.sections(post, results)
     _curves(post, results)
     post.heading("Negative results")
     post.bullets(_negative(rows, results) or ["None found in these results, which is not the same as none."])
@@ -325,7 +327,7 @@ def _curves(post: Post, results: Path) -> None:
 
 
 def _negative(rows: Sequence[Entry], results: Path) -> list[str]:
-    said = [*parts.lost(results), *_lost_steps(results)]
+    said = [*parts.lost(results), *_lost_steps(results), *images.lost(results)]
     for board in _boards(rows):
         chosen = [row for row in rows if row.board == board]
         ours = [row for row in chosen if row.kind == "constructed"]

@@ -113,6 +113,26 @@ def test_sections_are_all_there(results: Path) -> None:
     assert "`constructible eval curve-code`" in text
 
 
+def test_studies_of_images_are_told_with_what_they_could_have_found(results: Path) -> None:
+    row = {"accuracy": 0.8, "photographs": 100, "parameters": 10}
+    lost = {"a": "rules", "b": "monolith", "difference": -0.2, "difference_low": -0.3, "difference_high": -0.1,
+            "p_value": 0.001, "minimum_detectable": 0.14}  # fmt: skip
+    # Filed with 2.8 standard errors, which lie inside the interval: that cannot be what would be found.
+    unclear = {"a": "leaves", "b": "root", "difference": 0.05, "difference_low": -0.1, "difference_high": 0.2,
+               "p_value": 0.4, "minimum_detectable": 0.056, "resampled": "draws"}  # fmt: skip
+    study = {"format": "constructible-vision-study/1", "study": "cuts", "data": "tiny", "minutes": 1.5, "steps": None,
+             "judged_on": "validation", "draws": {"0": ["a", "b"], "1": ["a", "c"]}, "differences": [lost, unclear],
+             "rows": {"leaves": [row, row], "root": [row, row]}, "order": ["leaves", "root"]}  # fmt: skip
+    write_json(results / "vision_cuts.json", study)
+    text = to_markdown(make_post(results))
+    section = text.partition("## Studies of the image track")[2].partition("\n## ")[0]
+    assert "| leaves | 80.0%" in section and section.count("[vision_cuts.json](results/vision_cuts.json)") == 4
+    assert "±16.7 would be found 4 times in 5" in section and "over draws" in section
+    negative = text.partition("## Negative results")[2].partition("## Limitations")[0]
+    assert "rules less monolith: -20.0 [-30.0, -10.0] points" in negative and "leaves less root" not in negative
+    assert "Images, 2 draws of classes: leaves less root: +5.0" in text.partition("## Methods")[0]
+
+
 def test_names_cannot_break_out_of_the_page(results: Path) -> None:
     make_results(results / "pair", "<img src=x onerror=alert(1)> [a](javascript:alert(1))", bits_rows(1.1),
                  budget={"cut": "1"})  # fmt: skip
