@@ -98,7 +98,8 @@ def _line_starts(s, r):
             return False
     else:
         known = False
-        for depth in range(s[t.BLOCK_DEPTH] + 1):
+        # What a decorator decorates stands below it: its block may not end before.
+        for depth in range(s[t.BLOCK_DEPTH] if s[t.DECORATOR] >= 0 else 0, s[t.BLOCK_DEPTH] + 1):
             known = known or s[t.BLOCKS_AT + depth * t.BLOCK_WIDTH + t.K_INDENT] == s[t.COLUMN]
         if not known:
             return False

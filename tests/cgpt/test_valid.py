@@ -56,6 +56,7 @@ def test_numbers_are_those_of_python(rest: str, first: str):
         (b"x = 'a", [b"\n", b"\x00", b"\xff"], [b"'", b"\xc3\xa9", b"\\'"]),
         (b"def f():\n", [b"x", b"\tx\n        y"], [b"    x", b"\n    x", b"# a\n    x"]),
         (b"if x:\n    y\n", [b"        z", b"  z", b"\tz"], [b"    z", b"z", b"elif ", b"else:"]),
+        (b"class A:\n    @b\n", [b"def f", b"@c", b"  def f"], [b"    def f", b"    @c", b"\n    async def"]),
         (b"y = 1\n", [b" x", b"else:", b"elif x", b"except:"], [b"x", b"# a"]),
         (b"x =", [b"\n", b" =", b" )", b" return x", b" *\n"], [b" 1", b" -1", b" not x", b" (", b" lambda: 0"]),
         (b"x = y", [b" z", b" 1", b" {", b" return", b"'"], [b"z", b" if", b" in z", b".z", b"[0]", b"\n"]),
@@ -93,7 +94,7 @@ def test_what_may_come_next(prompt: bytes, refused: list[bytes], taken: list[byt
     "prompt",
     [
         b"", b"def f(x):\n    return foo(", b"x = [1, {2: (3", b"if x:\n    y = 'abc\\", b"for", b"for x", b"def",
-        b"def f", b"class A(", b"@foo", b"@foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w", b"x = f'a}", b"lambda x",
+        b"def f", b"class A(", b"@foo", b"@foo\n", b"class A:\n    @foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w", b"x = f'a}", b"lambda x",
         b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e",
         b"x = 012", b"x = '\\x1", b"x = 1_", b'"""abc', b'x = """ab""',
         b"x = r'\\", b"if a:\n    y\n  ", b"x = 1 if", b"with a", b"x \\", b"x = (  # note", b"# note", b"x !",
