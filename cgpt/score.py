@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cgpt.corpus import Corpus, SourceFile, read_corpus
 from ontology.environment import threads
@@ -122,7 +123,7 @@ class Score:
 def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[int], None] | None = None) -> Score:
     """Score every file on its own; `advance` is told the bytes done after each.
 
-    A model that says it is `concurrent` is asked by as many threads as there are processors; the scores are the same.
+    A model that says it is `concurrent` is asked by as many threads as numeric libraries use; the scores are the same.
     """
     started = time.monotonic()
     scores: list[FileScore] = []
@@ -130,7 +131,9 @@ def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[i
     def score(file: SourceFile) -> FileScore:
         return model.score_file(file.data, path=file.path, project=file.project)
 
-    with ThreadPoolExecutor(threads() if getattr(model, "concurrent", False) else 1) as pool:
+    workers = threads() if getattr(model, "concurrent", False) else 1
+    # Where every thread multiplies on its own, a second set of threads inside each product only gets in the way.
+    with threadpool_limits(1 if workers > 1 else None, "blas"), ThreadPoolExecutor(workers) as pool:
         for file, made in zip(files, pool.map(score, files), strict=True):
             scores.append(made)
             if advance is not None:

@@ -94,8 +94,8 @@ def test_what_may_come_next(prompt: bytes, refused: list[bytes], taken: list[byt
     "prompt",
     [
         b"", b"def f(x):\n    return foo(", b"x = [1, {2: (3", b"if x:\n    y = 'abc\\", b"for", b"for x", b"def",
-        b"def f", b"class A(", b"@foo", b"@foo\n", b"class A:\n    @foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w", b"x = f'a}", b"lambda x",
-        b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e",
+        b"def f", b"class A(", b"@foo", b"@foo\n", b"class A:\n    @foo\n", b"x = f'{a", b"x = f'{", b"x = f'{a:>{w",
+        b"x = f'a}", b"lambda x", b"import", b"from x", b"if a:\n\tb\n", b"if a:\n\tif b:\n", b"x = 0x", b"x = 1e",
         b"x = 012", b"x = '\\x1", b"x = 1_", b'"""abc', b'x = """ab""',
         b"x = r'\\", b"if a:\n    y\n  ", b"x = 1 if", b"with a", b"x \\", b"x = (  # note", b"# note", b"x !",
         b"x = b'", b"match x", b"try:\n", b"try:\n    x", b"async", b"x = (lambda a", "x = 'é".encode()[:-1],
