@@ -123,15 +123,20 @@ def against_table(change: Floats, truth: npt.NDArray[np.int8]) -> float:
 def draw(
     curves: dict[str, Floats], classes: Sequence[str], names: Sequence[str], truth: npt.NDArray[np.int8]
 ) -> str:  # fmt: skip
-    """An SVG: for each class the concepts that its small net (or last head) answers to most, one line per head."""
+    """An SVG: for each class the concepts that its small net (or last head) answers to most, one line per head. All
+    panels have the same scale, from 0 to the largest share that occurs, rounded up to a tenth."""
+    import math
     from html import escape
 
     wide, tall, left, top = 150, 96, 128, 46
     last = list(curves.values())[-1]
+    highest = max(0.1, math.ceil(10 * max(float(curve.max()) for curve in curves.values())) / 10)
     body = []
     for c, label in enumerate(classes):
         y0 = top + c * (tall + 34)
         body.append(f'<text x="8" y="{y0 + tall / 2:.0f}" font-weight="bold">{escape(label)}</text>')
+        for share, y in ((f"{highest:.0%}", y0 + 9), ("0", y0 + tall)):
+            body.append(f'<text x="{left - 4}" y="{y}" font-size="9" text-anchor="end" fill="#777">{share}</text>')
         moved = np.abs(last[:, c, -1] - last[:, c, 0])
         for place, j in enumerate(int(i) for i in np.argsort(-moved, kind="stable")[:SHOWN]):
             x0 = left + place * (wide + 24)
@@ -140,14 +145,15 @@ def draw(
             body.append(f'<rect x="{x0}" y="{y0}" width="{wide}" height="{tall}" fill="none" stroke="#bbb"/>')
             body.append(f'<text x="{x0}" y="{y0 - 5}" font-size="11">{escape(title)}</text>')
             for head, curve in curves.items():
-                points = " ".join(
-                    f"{x0 + wide * x:.1f},{y0 + tall * (1 - p):.1f}" for x, p in zip(GRID, curve[j, c], strict=True)
-                )
+                heights = y0 + tall * (1 - curve[j, c] / highest)
+                points = " ".join(f"{x0 + wide * x:.1f},{y:.1f}" for x, y in zip(GRID, heights, strict=True))
                 body.append(f'<polyline points="{points}" fill="none" stroke="{_COLOURS[head]}" stroke-width="2"/>')
     legend = "".join(
         f'<text x="{left + 130 * i}" y="18" fill="{_COLOURS[head]}">{head}</text>' for i, head in enumerate(curves)
     )
     width, height = left + SHOWN * (wide + 24), top + len(classes) * (tall + 34)
+    said = "Across: the score of a concept, 0 to 1. Up: the mean share of the class."
+    legend += f'<text x="{left}" y="{height - 12}" font-size="11" fill="#555">{said}</text>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="12"><title>Mean share of a class against the score of a concept, by head</title>'
