@@ -43,6 +43,7 @@ from eval.controls import random_router
 from eval.joined import JoinedLM, Transformer, fit_joined
 from eval.studies.forty_mb import _sample_file
 from eval.tasks.language import whole_tokens
+from kernels.memory import keep_freed_memory
 from ontology.environment import describe, threads
 from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
@@ -161,6 +162,7 @@ def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) ->
     done = folder / "done.json"
     if not done.exists():
         make_folder(folder)
+        keep_freed_memory()  # as every build does
         started = time.monotonic()
         tables = float(read_json(plain_folder / "ledger.json")["seconds"])
         corpus = TokenizedCorpus.load(tokens)
