@@ -43,6 +43,8 @@ class Difference:
             if self.metric.better == "neither":
                 return "different"
             return "A better" if (c.estimate < 0) == (self.metric.better == "lower") else "B better"
+        if not np.isfinite(c.minimum_detectable):
+            return "no difference found; so few that happen to agree say nothing of chance"
         return f"no difference found (one of ±{show(c.minimum_detectable)} would be, 4 times in 5)"
 
 

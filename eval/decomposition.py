@@ -93,6 +93,8 @@ def doubt(metric: Metric, step: Step) -> str:
     """Why a difference is not told from none."""
     if not np.isfinite(step.loss.p_value):
         return "one alone says nothing of chance"
+    if not np.isfinite(step.loss.minimum_detectable):
+        return "so few that happen to agree say nothing of chance"
     if step.loss.significant:
         return f"with all comparisons of its line counted it is not told from none (q {step.q_value:.3f})"
     least = metric.show(step.loss.minimum_detectable)

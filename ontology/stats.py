@@ -261,7 +261,7 @@ def _bootstrap(
     replications: int,
     seed: int,
     method: str,
-    null: float = 0.0,
+    null: float | None = None,
 ) -> _Result:
     """Resample each block's clusters [G_i, k_i] on their own; `statistic` sees the concatenated column sums."""
     if method not in ("studentised", "bca", "percentile"):
@@ -286,8 +286,14 @@ def _bootstrap(
     # Equal clusters leave only rounding behind; there is nothing to resample then.
     terms = sum(float(np.sum((block * part) ** 2)) for block, part in zip(blocks, parts, strict=True))
     if error**2 <= _ROUNDING * terms:
-        return _Result(estimate, estimate, estimate, 0.0, 1.0 if math.isclose(estimate, null, abs_tol=1e-12) else 0.0)
+        # Two draws that happen to agree are not certain: n equal signs come by chance once in 2 ** (n - 1).
+        chance = 2.0 ** (1 - min(len(block) for block in blocks))
+        p_value = 1.0 if null is None or math.isclose(estimate, null, abs_tol=1e-12) else chance
+        if null is not None and chance > 1 - level:
+            return _Result(estimate, math.nan, math.nan, math.nan, p_value)
+        return _Result(estimate, estimate, estimate, 0.0, p_value)
 
+    null = 0.0 if null is None else null
     rng = np.random.default_rng(seed)
     values, errors = _draws(blocks, statistic, replications, rng)
     centre = float(statistic(sums)[0])

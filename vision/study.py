@@ -160,7 +160,7 @@ def differences(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
             draw = np.repeat(np.arange(len(both)), [len(pair[0]["right"]) for pair in both]).tolist()
             made = paired_difference(a, b, np.ones(len(a)), clusters=draw if len(both) > 1 else None)
             found.append({"a": f"leaves{end}", "b": f"root{end}", **made.as_dict("difference"),
-                          "p_value": made.p_value, "minimum_detectable": made.minimum_detectable,
+                          "p_value": _known(made.p_value), "minimum_detectable": _known(made.minimum_detectable),
                           "resampled": "draws" if len(both) > 1 else "photographs"})  # fmt: skip
     return found
 
@@ -260,6 +260,11 @@ def table(made: dict[str, Any]) -> str:
     for d in made.get("differences", ()):
         lines += ["", _difference(d)]
     return "\n".join(lines) + "\n"
+
+
+def _known(value: float) -> float | None:
+    """None for a figure that does not exist (JSON has no nan)."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _difference(d: dict[str, Any]) -> str:

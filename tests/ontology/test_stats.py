@@ -138,6 +138,14 @@ def test_what_is_detectable_never_lies_inside_the_interval_and_is_found_with_thr
     assert five.minimum_detectable > (five.high - five.low) / 2
 
 
+def test_few_clusters_that_happen_to_agree_are_not_certain():
+    two = paired_difference([5.0, 7.0], [3.0, 5.0], [100.0, 100.0])
+    assert two.estimate == pytest.approx(0.02) and two.p_value == 0.5
+    assert math.isnan(two.low) and math.isnan(two.minimum_detectable) and not two.significant
+    many = paired_difference(np.full(40, 5.0), np.full(40, 3.0), np.full(40, 100.0))
+    assert many.low == many.high == pytest.approx(0.02) and many.p_value < 1e-10 and many.significant
+
+
 def test_pairing_removes_what_makes_a_file_hard():
     rng = np.random.default_rng(0)
     bits, sizes, clusters = draw_files(rng, 40)
