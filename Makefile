@@ -23,8 +23,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/constructible eval bench
 	$(BIN)/constructible eval curve-code $(CURVE_CODE_ARGS)
 	$(BIN)/constructible eval curve-images $(CURVE_IMAGES_ARGS)
-	$(BIN)/constructible eval leaderboard --write docs
-	$(BIN)/constructible eval report --out docs
+	$(BIN)/constructible eval publish
 
 # Photographs where CONSTRUCTIBLE_DATA has them, otherwise the generated part world; the report is in runs/vision.
 vision: $(VENV)/.installed
