@@ -123,7 +123,8 @@ class Score:
 def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[int], None] | None = None) -> Score:
     """Score every file on its own; `advance` is told the bytes done after each.
 
-    A model that says it is `concurrent` is asked by as many threads as numeric libraries use; the scores are the same.
+    A model that says it is `concurrent` is asked by as many threads as numeric libraries use; the scores are the
+    same but for the last digits of matrix products.
     """
     started = time.monotonic()
     scores: list[FileScore] = []

@@ -39,7 +39,7 @@ def test_the_figures_are_those_of_the_models_own_score(models: Models, tmp_path:
     for path, folder in zip(run_bits(models, tmp_path, names), names, strict=True):
         score = score_files(load(folder), read_corpus(str(models.unseen)).files)
         figures = read_header(path)["figures"]
-        assert figures["bits per byte"]["value"] == pytest.approx(score.bits_per_byte, rel=1e-12)
+        assert figures["bits per byte"]["value"] == pytest.approx(score.bits_per_byte, rel=1e-8)
         assert figures["next-token accuracy"]["value"] == pytest.approx(score.accuracy, rel=1e-12)
         assert figures["bits per byte"]["low"] < score.bits_per_byte < figures["bits per byte"]["high"]
         parts = read_header(path)["parts"]

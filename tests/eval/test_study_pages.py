@@ -20,11 +20,11 @@ def _row(model: str, bits: list[float]) -> dict:
 
 
 def test_contenders_are_ordered_and_compared_by_file():
-    rows = [_row("gpt", [200.0, 220.0, 180.0, 240.0]), _row("constructed", [100.0, 110.0, 90.0, 120.0])]
+    rows = [_row("gpt", [200.0, 220.0, 180.0, 240.0]), _row("constructed", [100.0, 111.0, 90.0, 119.0])]
     page = contenders.page({"runs": {str(k): row for k, row in enumerate(rows)}, "environment": {}})
     lines = [line for line in page.splitlines() if line.startswith(("| gpt", "| constructed"))]
-    assert lines[0].startswith("| constructed | 0 | 1.0500") and "0.500 [0.500, 0.500]" in lines[1]
-    assert lines[2] == "| constructed | 0 | 1.050 | 1.050 |" and lines[3] == "| gpt | 0 | 2.100 | 2.100 |"
+    assert lines[0].startswith("| constructed | 0 | 1.0500") and "| 0.500 [0.4" in lines[1]
+    assert lines[2] == "| constructed | 0 | 1.055 | 1.045 |" and lines[3] == "| gpt | 0 | 2.100 | 2.100 |"
 
 
 def test_committed_pages_are_those_of_their_rows():

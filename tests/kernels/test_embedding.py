@@ -77,7 +77,7 @@ def test_gradcheck_of_the_plain_backend_and_compile():
     ids, floats = case(rows=4, reads=3, vocabulary=6, width=2, hidden=3)
     doubles = [t.detach().double().requires_grad_() for t in floats]
     assert torch.autograd.gradcheck(lambda *t: embedding_linear(ids, *t, padding=5), doubles)
-    compiled = torch.compile(lambda *t: embedding_linear(ids, *t), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda a, b, c: embedding_linear(ids, a, b, c), fullgraph=True, backend="aot_eager")
     assert torch.allclose(compiled(*floats), embedding_linear(ids, *floats), atol=1e-5)
 
 
