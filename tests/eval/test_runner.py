@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from cgpt.corpus import SourceFile, read_corpus
 from cgpt.model import ConstructedLM, load
@@ -36,10 +37,12 @@ def run_bits(models: Models, out: Path, names: list[str], limit: int | None = No
 
 def test_the_figures_are_those_of_the_models_own_score(models: Models, tmp_path: Path) -> None:
     names = [str(models.constructed), str(models.monolith)]
-    for path, folder in zip(run_bits(models, tmp_path, names), names, strict=True):
+    with threadpool_limits(1, "blas"):  # a product adds up in another order with another number of threads
+        paths = run_bits(models, tmp_path, names)
+    for path, folder in zip(paths, names, strict=True):
         score = score_files(load(folder), read_corpus(str(models.unseen)).files)
         figures = read_header(path)["figures"]
-        assert figures["bits per byte"]["value"] == pytest.approx(score.bits_per_byte, rel=1e-8)
+        assert figures["bits per byte"]["value"] == pytest.approx(score.bits_per_byte, rel=1e-12)
         assert figures["next-token accuracy"]["value"] == pytest.approx(score.accuracy, rel=1e-12)
         assert figures["bits per byte"]["low"] < score.bits_per_byte < figures["bits per byte"]["high"]
         parts = read_header(path)["parts"]

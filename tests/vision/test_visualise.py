@@ -56,10 +56,8 @@ def test_made_pictures_show_what_plain_nodes_read():
 def test_made_pictures_excite_their_own_nets_and_repeat(world: SmallWorld, model_folder):
     model = load(model_folder)
     assert isinstance(model, Constructed)
-    made = visualise(model.bank.nodes, steps=30)
-    assert np.array_equal(made[:3], visualise(model.bank.nodes[:3], steps=30))
+    made = visualise(model.bank.nodes, steps=60)
+    assert np.array_equal(made[:3], visualise(model.bank.nodes[:3], steps=60))
     own = np.diag(model.bank.pooled(primitives(made)))
     pictures = model.bank.pooled(primitives(np.array(world.validation.pixels)))
-    # A node that learned little in so few steps may stay dull.
-    assert np.mean(own > np.median(pictures, axis=0)) >= 0.9
-    assert np.mean(own > np.quantile(pictures, 0.95, axis=0)) > 0.8
+    assert (own > np.median(pictures, axis=0)).all() and np.mean(own > np.quantile(pictures, 0.95, axis=0)) > 0.8
