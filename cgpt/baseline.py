@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, UInt16
 
-from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from ontology.io import make_folder
 
@@ -91,7 +90,9 @@ class BaselineConfig:
 
         `bf16` is on where this processor has it in hardware, unless the options say otherwise.
         """
-        options = {"bf16": has_fast_bf16(), **options}
+        from kernels.precision import multiplies_bfloat16
+
+        options = {"bf16": multiplies_bfloat16(), **options}
         return cls(vocab_size, width, layers, -(-width * 8 // 3 // 32) * 32, **options)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernels.backends import asked
 from kernels.checks import INTEGERS, shape
+from kernels.precision import multiplies_bfloat16
 
 SMALL_WORK = 50_000  # numbers below which waking a second thread costs more than it brings
 
@@ -60,11 +61,6 @@ def embedding_linear(
         return _plain(ids, scale, table, weight, padding)
     low = precision == "bfloat16" and multiplies_bfloat16()
     return _Layer.apply(ids, scale, table, weight, padding, low)  # pyright: ignore[reportReturnType]
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has units for products of bfloat16."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _check(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json, save_tensors, write_json
 
@@ -104,7 +103,9 @@ class MonolithTrainer:
         plain = [p for p in self.network.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
         self._optimiser = torch.optim.AdamW(groups, lr=learning_rate)
-        self._fraction, self._low = 0.0, has_fast_bf16()
+        from kernels.precision import multiplies_bfloat16
+
+        self._fraction, self._low = 0.0, multiplies_bfloat16()
         self.rows_per_step = BATCH
 
     def set_progress(self, fraction: float) -> None:

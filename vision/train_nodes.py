@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ontology.environment import has_fast_bf16
 from ontology.errors import ConstructibleError
 from vision.bank import mirror
 from vision.nodes import Node, NodeShape, _forward, balanced_weights, calibration, pool
@@ -106,7 +105,9 @@ class NodeTrainer:
         self._shift, self._scale = _channel_statistics(primitives, rows)
         self._params = [self._first_weights(shape, columns) for shape, columns in self._groups]
         self._adam = [AdamState.of(params) for params in self._params]
-        self._fraction, self._low = 0.0, has_fast_bf16()
+        from kernels.precision import multiplies_bfloat16
+
+        self._fraction, self._low = 0.0, multiplies_bfloat16()
         self.rows_per_step = batch
 
     def _first_weights(self, shape: NodeShape, columns: npt.NDArray[np.int64]) -> list:

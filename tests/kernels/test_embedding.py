@@ -5,7 +5,8 @@ import torch
 
 import kernels
 from kernels import numba_bfloat16
-from kernels.embedding import embedding_linear, multiplies_bfloat16
+from kernels.embedding import embedding_linear
+from kernels.precision import multiplies_bfloat16
 
 
 def case(rows=37, reads=5, vocabulary=50, width=12, hidden=9, seed=0):
