@@ -30,6 +30,7 @@ from cgpt.nets import Nets
 from cgpt.reads import Alphabet, FileView
 from cgpt.score import FileScore, Score, read_paths, score_files
 from cgpt.tokenizer import Tokenizer
+from ontology.environment import single_threaded_products
 from ontology.errors import ConstructibleError
 from ontology.io import read_json
 from ontology.routers import Router
@@ -190,9 +191,10 @@ class ConstructedLM(_Routed):
         n = view.n + 1
         at = self.concepts_at(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
-        for concept, rows in by_concept(at):
-            p, b, _ = self.score_rows(view, concept, rows, earlier)
-            probability[rows], best[rows] = p, b
+        with single_threaded_products():
+            for concept, rows in by_concept(at):
+                p, b, _ = self.score_rows(view, concept, rows, earlier)
+                probability[rows], best[rows] = p, b
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from cgpt.corpus import Corpus, SourceFile, read_corpus
-from ontology.environment import threads
+from ontology.environment import single_threaded_products, threads
 from ontology.errors import ConstructibleError
 
 
@@ -124,7 +123,7 @@ def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[i
     """Score every file on its own; `advance` is told the bytes done after each.
 
     A model that says it is `concurrent` is asked by as many threads as numeric libraries use; the scores are the
-    same but for the last digits of matrix products.
+    same bit for bit.
     """
     started = time.monotonic()
     scores: list[FileScore] = []
@@ -133,8 +132,8 @@ def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[i
         return model.score_file(file.data, path=file.path, project=file.project)
 
     workers = threads() if getattr(model, "concurrent", False) else 1
-    # Where every thread multiplies on its own, a second set of threads inside each product only gets in the way.
-    with threadpool_limits(1 if workers > 1 else None, "blas"), ThreadPoolExecutor(workers) as pool:
+    # From here, since OpenBLAS heeds the setting of the main thread alone.
+    with single_threaded_products(), ThreadPoolExecutor(workers) as pool:
         for file, made in zip(files, pool.map(score, files), strict=True):
             scores.append(made)
             if advance is not None:

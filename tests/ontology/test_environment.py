@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ontology import environment
-from ontology.environment import Ledger, describe, peak_rss_bytes
+from ontology.environment import Ledger, describe, peak_rss_bytes, single_threaded_products
 from ontology.errors import ConstructibleError
 from tests.support import ROOT
 
@@ -103,3 +104,18 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
 
 def test_version_is_the_installed_one() -> None:
     assert environment.version()[0].isdigit()
+
+
+def test_products_keep_to_one_thread_until_the_last_one_has_left():
+    def blas() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        assert set(blas()) == {2}
+        first, second = single_threaded_products(), single_threaded_products()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(blas()) == {1}
+        second.__exit__(None, None, None)
+        assert set(blas()) == {2}
