@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,21 @@ class BaselineConfig:
 
     @classmethod
     def of_size(cls, target_parameters: int, vocab_size: int, **options: Any) -> BaselineConfig:
-        """The shape nearest to a number of parameters, among those about 48 times as wide as deep."""
+        """The shape nearest to a number of parameters, among those about 48 times as wide as deep.
+
+        The feed-forward layer takes up what whole widths and depths leave over: 2 to 4 times the width.
+        """
         best: tuple[float, BaselineConfig] | None = None
         for width in range(HEAD_WIDTH, 1024 + 1, HEAD_WIDTH):
             for layers in range(1, 25):
                 shape = cls.of_shape(width, layers, vocab_size, **options)
+                missing = (target_parameters - shape.parameters) / (3 * width * layers)
+                wanted = shape.intermediate_size + 32 * round(missing / 32)
+                shape = replace(shape, intermediate_size=min(max(wanted, 2 * width), 4 * width))
                 distance = abs(math.log(shape.parameters / target_parameters))
-                cost = distance + 0.2 * abs(math.log(width / layers / 48))
-                if best is None or cost < best[0]:
-                    best = cost, shape
+                usual = abs(math.log(width / layers / 48)) + abs(math.log(shape.intermediate_size / width * 3 / 8))
+                if best is None or distance + 0.05 * usual < best[0]:
+                    best = distance + 0.05 * usual, shape
         assert best is not None
         return best[1]
 

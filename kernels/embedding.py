@@ -63,9 +63,7 @@ def embedding_linear(
     return _Layer.apply(ids, scale, table, weight, padding, low)  # pyright: ignore[reportReturnType]
 
 
-def _check(
-    ids: Tensor, scale: Tensor, table: Tensor, weight: Tensor, padding: int | None, precision: str
-) -> None:
+def _check(ids: Tensor, scale: Tensor, table: Tensor, weight: Tensor, padding: int | None, precision: str) -> None:
     if ids.dtype not in INTEGERS or ids.dim() != 2:
         raise TypeError(f"ids must be an integer tensor [rows, reads], not {shape(ids)}")
     if table.dim() != 2 or not table.is_floating_point():

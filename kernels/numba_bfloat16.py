@@ -150,9 +150,7 @@ def pack_columns(table: Any, packed: Any, first: int, last: int) -> None:
 
 
 @compiled("void(i8, i8, i8, i8, i8, i8, i8, i8)")
-def multiply_pairs(
-    x: int, x_row: int, w: int, w_group: int, y: int, y_row: int, rows: int, columns: int
-) -> None:
+def multiply_pairs(x: int, x_row: int, w: int, w_group: int, y: int, y_row: int, rows: int, columns: int) -> None:
     """Y[rows, columns] = X W; columns is a multiple of COLUMNS, w_group (words) LANES times the length of the sum."""
     length = w_group // LANES
     for j in range(0, columns, COLUMNS):

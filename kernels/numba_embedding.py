@@ -54,9 +54,7 @@ def _gather(ids: Any, scale: Any, table: Any, padding: int, out: Any) -> None:
                     target[j] = _stored(row[j] * factor, target[j])
 
 
-def _scatter(
-    ids: Any, scale: Any, table: Any, padding: int, grad: Any, d_scale: Any, d_table: Any, parts: int
-) -> None:
+def _scatter(ids: Any, scale: Any, table: Any, padding: int, grad: Any, d_scale: Any, d_table: Any, parts: int) -> None:
     """Gradients of `_gather` from that of `out`: d_scale [T, R] is written, d_table [V, d] added to.
 
     A row of the table belongs to part id % parts: one thread adds it up, in the order of the positions.

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ontology.environment import Ledger, describe, peak_rss_bytes, threads
 from ontology.errors import ConstructibleError, UsageError, did_you_mean
-from ontology.io import explain_os_errors, make_folder, read_json, write_json
+from ontology.io import explain_os_errors, make_folder, read_json, remove_leftovers, write_json
 from ontology.progress import Progress
 from ontology.store import Entry, Store, Work, materialise, store_key
 from ontology.training import Trained, Trainer, train
@@ -211,6 +211,7 @@ def fit(
     out = make_folder(out)
     run = _Run(jobs, out, store or Store(out / ".store"), budget or Budget(), progress or Progress(), ledger)
     with _only_one(out):
+        remove_leftovers(out)
         return run.all()
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,13 +57,14 @@ def make_folder(path: str | Path) -> Path:
 def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it over `path`.
 
-    A reader sees the old file or the new one, never a part; a killed process leaves the old one.
+    A reader sees the old file or the new one, never a part; a killed process leaves the old one (and its temporary
+    file, which `remove_leftovers` takes away).
     """
     path = Path(path)
     make_folder(path.parent)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.{os.getpid()}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -76,6 +78,28 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
         if temporary is not None and temporary.exists():
             temporary.unlink()
     return path
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove what killed writers left in a folder, files named `.NAME.PID.….tmp`; those of living processes stay."""
+    removed = []
+    for path in sorted(Path(folder).glob(".*.tmp")):
+        process = re.search(r"\.(\d+)\.(?:[^.]*\.)?tmp$", path.name)
+        if process and not _is_running(int(process[1])):
+            with explain_os_errors(path):
+                path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; or no process number at all
+        return True
+    return True
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:

@@ -24,9 +24,7 @@ def files(options: Options) -> list[Example]:
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:  # two snapshots of one file
             name = f"{name}#{seen[name]}"
-        examples.append(
-            Example(name, file.project, file, file.sha256, file.fingerprint, texts={file.path: file.data})
-        )
+        examples.append(Example(name, file.project, file, file.sha256, file.fingerprint, texts={file.path: file.data}))
     return examples
 
 

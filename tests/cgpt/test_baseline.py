@@ -90,7 +90,8 @@ def test_order_differs_between_epochs_and_seeds() -> None:
 @settings(max_examples=15, deadline=None)
 def test_shape_meets_the_number_of_parameters(target: int, vocab_size: int) -> None:
     config = BaselineConfig.of_size(target, vocab_size)
-    assert 100 * abs(config.parameters - target) <= 15 * target
+    assert 100 * abs(config.parameters - target) <= 3 * target
+    assert 2 * config.hidden_size <= config.intermediate_size <= 4 * config.hidden_size
     assert config.hidden_size % 32 == 0
 
 
