@@ -10,7 +10,7 @@ and what did not change is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ TRAINING_FILES = "training_files.json"
 _LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
 _DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
 _READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
-_MIXER_CODE = ("cgpt.mixer", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *_READS_CODE)
+_MIXER_CODE = ("cgpt.mixer", "cgpt.descent", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *_READS_CODE)
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ class _Plan:
             "mixer",
             {"code": code_hash("cgpt.fit_mixer", *_MIXER_CODE),
              "router": sha256_file(self.recipe.router), "owner": self._owner()},
-            self.run_mixer, ("tokenizer", "tokens", *(("nets",) if self.cut.nets else ())),
-            reserve_seconds=5 + min(15.0, 1.5 * self.size_mb) + 0.12 * self.size_mb,
+            self.run_mixer, ("tokenizer", "tokens", "index", *(("nets",) if self.cut.nets else ())),
+            reserve_seconds=self._mixer_reserve,
         )  # fmt: skip
         jobs.append(index)
         if self.cut.nets:
@@ -184,6 +184,10 @@ class _Plan:
                     kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip
         return [*jobs, mixer, self._model_job(tuple(job.name for job in [*jobs, mixer] if job.name != "tokens"))]
+
+    def _mixer_reserve(self, took: Mapping[str, float]) -> float:
+        """Seconds: contexts are counted again, of fewer files, which is the shorter part of what the index took."""
+        return 4 + min(10.0, 1.5 * self.size_mb) + 0.6 * took.get("index", 0.2 * self.size_mb)
 
     def _owner(self) -> dict[str, str]:
         """The member of the cut that answers each situation."""
@@ -324,7 +328,8 @@ class _Plan:
         corpus = self._tokens(context)
         with context.progress.task("mixer"):
             places = [(file.path, file.project) for file in self.corpus.files]
-            fitted = fit_mixer.fit_mixing(corpus, alphabet, self.router, says, places)
+            index = CorpusIndex.load(context.inputs["index"] / "index.safetensors")
+            fitted = fit_mixer.fit_mixing(corpus, index, alphabet, self.router, says, places)
         fitted.save(context.folder)
         held_out = sorted(mark_of(self.corpus.files[i]) for i in np.flatnonzero(corpus.held_out))
         write_json(context.folder / "held_out.json", {"files": held_out})

@@ -28,5 +28,16 @@ _MODEL_FINGERPRINT = FINGERPRINT + fingerprint(_HERE / name for name in _MODEL)
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile in nopython mode on first call, or load what an earlier process compiled from the same sources."""
+    return _cached(function, parallel=False)
+
+
+def compiled_parallel(function: Callable[..., Any]) -> Any:
+    """As `compiled`, with the rounds of `prange` shared out among the threads."""
+    return _cached(function, parallel=True)
+
+
+def _cached(function: Callable[..., Any], parallel: bool) -> Any:
     of_model = f"{function.__module__.rpartition('.')[2]}.py" in _MODEL
-    return cache_by_sources(njit(nogil=True)(function), _MODEL_FINGERPRINT if of_model else FINGERPRINT)
+    return cache_by_sources(
+        njit(nogil=True, parallel=parallel)(function), _MODEL_FINGERPRINT if of_model else FINGERPRINT
+    )

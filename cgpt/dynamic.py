@@ -17,6 +17,7 @@ import numpy as np
 
 from cgpt import counts
 from cgpt.caches import CACHE_LEVELS, N_CACHE_LEVELS, SCOPES, Cache, CacheArrays, CacheTables, cache_targets, no_cache
+from cgpt.descent import Descent
 from cgpt.mixer import N_CONFIDENCE
 from ontology.errors import ConstructibleError
 from ontology.io import read_json, write_json
@@ -112,20 +113,16 @@ def fit_tables(seen: CachePositions, n_concepts: int, seed: int = 0) -> tuple[Ca
         return weights[:, 0] * static[i] + (weights[:, 1:] * shares[i]).sum(1)
 
     try:
-        optimiser = torch.optim.Adam(tables, lr=_RATE)
+        descent = Descent(tables)
         generator = torch.Generator().manual_seed(seed)
         # Where no cache has anything to say there is nothing to learn.
         rows = torch.from_numpy(np.flatnonzero((seen.buckets != counts.ABSENT).any(1)))
         steps = max(_STEPS, _ROUNDS * len(rows) // _BATCH) if len(rows) else 0
         for done in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = _RATE * min(1.0, (1.0 - done / steps) / 0.7)
             i = rows[torch.randint(len(rows), (_BATCH,), generator=generator)]
             loss = -torch.log(mixed(i)).mean()
             loss = loss + _PULL * sum((t - f).square().sum() for t, f in zip(tables, first, strict=True))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            descent.step(loss, _RATE * min(1.0, (1.0 - done / steps) / 0.7))
         with torch.no_grad():
             after = torch.cat([mixed(i) for i in torch.arange(len(static)).split(1 << 14)])
     finally:

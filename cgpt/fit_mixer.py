@@ -72,6 +72,7 @@ def nets_say(nets: Nets, net_of: np.ndarray) -> NetSays:
 
 def fit_mixing(
     corpus: TokenizedCorpus,
+    index: CorpusIndex,
     alphabet: Alphabet,
     router: Router,
     net: NetSays | None,
@@ -79,10 +80,11 @@ def fit_mixing(
 ) -> FittedMixing:
     """Measure everything on the held-out files, against tables of the other files.
 
-    `places` is (path, project) of every file of the corpus: what the caches of the dynamic setting go by.
+    `index` is of all files; `places` is (path, project) of every file of the corpus: what the caches of the dynamic
+    setting go by.
     """
     files = corpus.mixer_files()
-    index = CorpusIndex.build(corpus.joined(~corpus.held_out), alphabet.n_tokens)
+    index = index.of_files(~corpus.held_out)
     unigram = smoothed_unigram(index.unigram)
     parts: dict[str, list[np.ndarray]] = {}
     scopes = dynamic.Scopes()

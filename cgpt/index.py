@@ -15,9 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 
-from cgpt.compiled import compiled
+from cgpt.compiled import compiled_parallel
 from ontology.io import load_tensors, save_tensors
 
 SEPARATOR = 0
@@ -67,13 +68,26 @@ class CorpusIndex:
     @staticmethod
     def of_order(tokens: np.ndarray, order: np.ndarray, vocab_size: int) -> CorpusIndex:
         """Count the contexts of positions `order` int32[n], sorted by reversed context: all of them, or some files'."""
-        followers = tokens[order]
+        followers, shared = _followers(tokens, order, LEVELS[-1])
+        # Contexts are sorted by their last token: a new one begins where nothing is shared.
+        begins = np.flatnonzero(shared == 0)
         first = np.zeros(vocab_size + 1, dtype=np.int64)
-        first[1:] = np.cumsum(np.bincount(tokens[order - 1], minlength=vocab_size))
+        first[1 + tokens[order[begins] - 1].astype(np.int64)] = np.diff(np.append(begins, len(order)))
+        first = np.cumsum(first)
         unigram = np.bincount(followers, minlength=vocab_size).astype(np.int64)
-        shared = _shared_lengths(tokens, order, LEVELS[-1])
         heavy = _heavy_histograms(followers, shared, _LEVELS, HEAVY, vocab_size)
         return CorpusIndex(tokens, order, followers, first, unigram, *heavy)
+
+    def of_files(self, keep: np.ndarray) -> CorpusIndex:
+        """The index of the files for which `keep` bool[files] holds: the same sorting without the others' positions.
+
+        Positions still count from the whole corpus' start, so that files keep their numbers. A file's end is its own.
+        """
+        lengths = np.diff(np.flatnonzero(np.asarray(self.tokens) == SEPARATOR))
+        kept = np.zeros(len(self.tokens), dtype=np.bool_)
+        kept[1:] = np.repeat(keep, lengths)
+        order = np.asarray(self.order)
+        return CorpusIndex.of_order(self.tokens, order[kept[order]], len(self.unigram))
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """All arrays in the order that the compiled functions of `cgpt.counts` take them."""
@@ -95,12 +109,18 @@ class CorpusIndex:
         return len(self.order) + len(self.heavy_tokens)
 
 
-@compiled
-def _shared_lengths(tokens, order, limit):  # pragma: no cover - compiled
-    """uint8[n]: tokens that context j shares with context j-1, counted to `limit` and not past a separator."""
+@compiled_parallel
+def _followers(tokens, order, limit):  # pragma: no cover - compiled
+    """(uint16[n] the token at each position, uint8[n] tokens that context j shares with context j-1).
+
+    Shared tokens are counted to `limit` and not past a separator. One pass does both: what is slow is fetching memory.
+    """
+    followers = np.zeros(len(order), dtype=np.uint16)
     shared = np.zeros(len(order), dtype=np.uint8)
-    for j in range(1, len(order)):
-        a, b = order[j - 1], order[j]
+    for j in numba.prange(len(order)):
+        a = order[j]
+        followers[j] = tokens[a]
+        b = order[j - 1] if j > 0 else 0
         k = 0
         while k < limit and a - k - 1 >= 0 and b - k - 1 >= 0:
             token = tokens[a - k - 1]
@@ -112,61 +132,56 @@ def _shared_lengths(tokens, order, limit):  # pragma: no cover - compiled
                 k = limit
                 break
         shared[j] = k
-    return shared
+    return followers, shared
 
 
-@compiled
+@compiled_parallel
 def _heavy_histograms(followers, shared, levels, heavy, vocab_size):  # pragma: no cover - compiled
+    """`heavy_*` of CorpusIndex. Levels are independent: one pass counts their contexts and entries, one fills."""
     n = len(followers)
+    n_contexts, n_entries = np.zeros(len(levels), dtype=np.int64), np.zeros(len(levels), dtype=np.int64)
+    for level in numba.prange(len(levels)):
+        seen = np.zeros(vocab_size, dtype=np.int64)  # the last context that had each token, from 1 on
+        begin = 0
+        while begin < n:
+            end = begin + 1
+            while end < n and shared[end] >= levels[level]:
+                end += 1
+            if end - begin > heavy:
+                n_contexts[level] += 1
+                for j in range(begin, end):
+                    if seen[followers[j]] != n_contexts[level]:
+                        seen[followers[j]] = n_contexts[level]
+                        n_entries[level] += 1
+            begin = end
     level_start = np.zeros(len(levels) + 1, dtype=np.int64)
-    # First pass counts, second pass fills.
-    n_contexts = 0
-    n_entries = 0
-    counts = np.zeros(vocab_size, dtype=np.int32)
-    low = np.zeros(0, dtype=np.int32)
-    start = np.zeros(1, dtype=np.int64)
-    out_tokens = np.zeros(0, dtype=np.uint16)
-    out_counts = np.zeros(0, dtype=np.int32)
-    for fill in range(2):
-        if fill == 1:
-            low = np.zeros(n_contexts, dtype=np.int32)
-            start = np.zeros(n_contexts + 1, dtype=np.int64)
-            out_tokens = np.zeros(n_entries, dtype=np.uint16)
-            out_counts = np.zeros(n_entries, dtype=np.int32)
-        context = 0
-        entry = 0
-        for level in range(len(levels)):
-            k = levels[level]
-            begin = 0
-            while begin < n:
-                end = begin + 1
-                while end < n and shared[end] >= k:
-                    end += 1
-                if end - begin > heavy:
-                    if fill == 1:
-                        low[context] = begin
-                        start[context] = entry
-                    for j in range(begin, end):
-                        counts[followers[j]] += 1
-                    distinct = 0
-                    if fill == 1:
-                        for token in range(vocab_size):
-                            if counts[token]:
-                                out_tokens[entry + distinct] = token
-                                out_counts[entry + distinct] = counts[token]
-                                distinct += 1
-                                counts[token] = 0
-                    else:
-                        for j in range(begin, end):
-                            if counts[followers[j]]:
-                                distinct += 1
-                                counts[followers[j]] = 0
-                    entry += distinct
-                    context += 1
-                begin = end
-            level_start[level + 1] = context
-        n_contexts = context
-        n_entries = entry
-        if fill == 1:
-            start[context] = entry
+    level_start[1:] = np.cumsum(n_contexts)
+    entry_start = np.zeros(len(levels) + 1, dtype=np.int64)
+    entry_start[1:] = np.cumsum(n_entries)
+    low = np.zeros(level_start[-1], dtype=np.int32)
+    start = np.zeros(level_start[-1] + 1, dtype=np.int64)
+    start[-1] = entry_start[-1]
+    out_tokens = np.zeros(entry_start[-1], dtype=np.uint16)
+    out_counts = np.zeros(entry_start[-1], dtype=np.int32)
+    for level in numba.prange(len(levels)):
+        counts = np.zeros(vocab_size, dtype=np.int32)
+        context, entry = level_start[level], entry_start[level]
+        begin = 0
+        while begin < n:
+            end = begin + 1
+            while end < n and shared[end] >= levels[level]:
+                end += 1
+            if end - begin > heavy:
+                low[context] = begin
+                start[context] = entry
+                for j in range(begin, end):
+                    counts[followers[j]] += 1
+                for token in range(vocab_size):
+                    if counts[token]:
+                        out_tokens[entry] = token
+                        out_counts[entry] = counts[token]
+                        entry += 1
+                        counts[token] = 0
+                context += 1
+            begin = end
     return level_start, low, start, out_tokens, out_counts

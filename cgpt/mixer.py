@@ -22,6 +22,7 @@ import numpy as np
 
 from cgpt import counts, names
 from cgpt.compiled import compiled
+from cgpt.descent import Descent
 from cgpt.index import LEVELS, N_LEVELS
 
 N_EXPERTS = counts.N_ALL_LEVELS + 3
@@ -131,7 +132,7 @@ class Mixer:
             own = torch.nn.functional.pad(level.reshape(-1)[cells[i]], (FIRST_LEVEL, 1))
             return (logits + own).masked_fill(absent[i], -torch.inf).softmax(1)
 
-        optimiser = torch.optim.Adam(tables, lr=_RATE)
+        descent = Descent(tables)
         generator = torch.Generator().manual_seed(seed)
         n, done = len(said), 0
         batches = (n + _BATCH - 1) // _BATCH
@@ -139,13 +140,9 @@ class Mixer:
         steps = rounds * batches
         for _ in range(rounds):
             for i in torch.randperm(n, generator=generator).split(_BATCH):
-                for group in optimiser.param_groups:
-                    group["lr"] = _RATE * min(1.0, (1.0 - done / steps) / 0.7)
                 loss = -torch.log((weights(i) * said[i]).sum(1)).mean()
                 loss = loss + _PULL * sum((t - f.float()).square().sum() for t, f in zip(tables, first, strict=True))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
+                descent.step(loss, _RATE * min(1.0, (1.0 - done / steps) / 0.7))
                 done += 1
         mean = np.zeros_like(self.mean)
         with torch.no_grad():

@@ -99,19 +99,9 @@ def allowing(model: ConstructedLM, licences: Sequence[str]) -> ConstructedLM:
         raise UsageError(f"no training file is under {', '.join(licences)}.", fix=f"allow some of {', '.join(present)}")
     restricted = copy.copy(model)
     restricted.variant += f" allowing {', '.join(sorted(licences))}"
-    restricted.index = without_files(model.index, keep)
+    restricted.index = model.index.of_files(keep)
     restricted.unigram = smoothed_unigram(restricted.index.unigram)
     return restricted
-
-
-def without_files(index: CorpusIndex, keep: np.ndarray) -> CorpusIndex:
-    """The index of the files for which `keep` bool[files] holds: the same sorting with the others' positions left out.
-
-    Positions still count from the whole corpus' start, so that files keep their numbers.
-    """
-    order = np.asarray(index.order)
-    order = order[keep[files_at(file_borders(index), order)]]
-    return CorpusIndex.of_order(index.tokens, order, len(index.unigram))
 
 
 class _Ledger:

@@ -137,7 +137,7 @@ class JoinedLM:
 def fit_joined(tokens: Path, plain: ConstructedLM, neural: Neural) -> Mixer:
     """The mixer for something neural beside the tables; `tokens` is the build's `tokens.safetensors`."""
     return fit_mixing(
-        TokenizedCorpus.load(tokens), plain.alphabet, plain.router, lambda view, _: _says(neural, view)
+        TokenizedCorpus.load(tokens), plain.index, plain.alphabet, plain.router, lambda view, _: _says(neural, view)
     ).mixer
 
 

@@ -60,7 +60,8 @@ class Job:
         run: does the work: reads `context.inputs`, writes into `context.folder`.
         kind: "net" for trainings (they share the budget), else what the job makes.
         share: weight among the `net` jobs still to be done when the seconds left are divided; above 0.
-        reserve_seconds: how long it will take at most, kept back from the trainings before it.
+        reserve_seconds: how long it will take at most, kept back from the trainings before it; or a function that says
+            it from the seconds of the jobs done so far ({name: seconds}), which tell how fast this machine is.
         place: folder of its files inside the run folder, "" for the run folder itself, None to keep them in the store.
         modules: how many modules it makes, for the progress shown.
         group: jobs of one group have the same `run`, which is called once for those of them that are still to be done.
@@ -72,7 +73,7 @@ class Job:
     depends: tuple[str, ...] = ()
     kind: Literal["data", "plain", "table", "net"] = "table"
     share: float = 1.0
-    reserve_seconds: float = 0.0
+    reserve_seconds: float | Callable[[Mapping[str, float]], float] = 0.0
     place: str | None = ""
     modules: int = 1
     group: str | None = None
@@ -148,9 +149,10 @@ def order_jobs(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         if job.name in by_name:
             raise ConstructibleError(f"two jobs are named {job.name!r}.", fix="rename one")
-        if not 0 < job.share < float("inf") or not 0 <= job.reserve_seconds < float("inf"):
+        reserve = 0.0 if callable(job.reserve_seconds) else job.reserve_seconds
+        if not 0 < job.share < float("inf") or not 0 <= reserve < float("inf"):
             raise ConstructibleError(
-                f"the job {job.name!r} has the share {job.share} and reserves {job.reserve_seconds} s.",
+                f"the job {job.name!r} has the share {job.share} and reserves {reserve} s.",
                 fix="use a share above 0 and a reserve of 0 or more",
             )
         by_name[job.name] = job
@@ -341,11 +343,16 @@ class _Run:
         own = self.ledger.of(charged)
         mine = {job.name for job in members}
         waiting = [job for job in self.jobs if job.name not in self.entries and job.name not in mine]
-        free = self.budget.seconds - (self.ledger.seconds - own) - sum(job.reserve_seconds for job in waiting)
+        free = self.budget.seconds - (self.ledger.seconds - own) - sum(self._reserve(job) for job in waiting)
         if members[0].kind == "net":
             weight = sum(job.share for job in members)
             free *= weight / (weight + sum(job.share for job in waiting if job.kind == "net"))
         return max(0.0, free - own)
+
+    def _reserve(self, job: Job) -> float:
+        if not callable(job.reserve_seconds):
+            return job.reserve_seconds
+        return max(0.0, job.reserve_seconds({name: self.ledger.of(name) for name in self.entries}))
 
     def _done_text(self) -> str:
         made = sum(job.modules for job in self.jobs if job.name in self.entries)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,33 @@ def test_seconds_are_divided_by_share_after_reserves_and_used_time(tmp_path: Pat
     assert seen["first"] == pytest.approx((60 - 10 - 6) / 4, abs=1.0)
     assert seen["second"] == pytest.approx(60 - 10 - 6, abs=1.0)
     assert seen["last"] == pytest.approx(60 - 10, abs=1.0)
+
+
+def test_a_reserve_may_follow_from_what_earlier_jobs_took(tmp_path: Path) -> None:
+    left: list[float] = []
+
+    def slow(context: JobContext) -> None:
+        time.sleep(0.3)
+        (context.folder / "slow.txt").write_text("")
+
+    def looks(context: JobContext) -> None:
+        left.append(context.seconds_left())
+        (context.folder / "looks.txt").write_text("")
+
+    asked: list[set[str]] = []
+
+    def reserve(took: Mapping[str, float]) -> float:
+        asked.append(set(took))
+        return 100 * took["slow"]
+
+    jobs = [
+        Job("slow", {}, slow),
+        Job("looks", {}, looks, kind="net"),
+        Job("last", {}, writes("last"), ("looks",), reserve_seconds=reserve),
+    ]
+    fit(jobs, tmp_path / "run", budget=Budget(minutes=2.0), progress=QUIET)
+    assert 120 - 100 * 1.0 < left[0] < 120 - 100 * 0.3
+    assert asked == [{"slow"}]
 
 
 def test_reused_work_counts_with_its_original_seconds(tmp_path: Path) -> None:
