@@ -5,7 +5,8 @@ for a fixed number of steps, with the package's kernels and with the plain torch
 the work is the same, so seconds compare. Each is built twice, once for the seconds of its jobs and once under cProfile
 for the parts; library time (numpy, torch, numba) counts for the project's function that asked for it. Builds run one
 after the other in processes of their own, after one warm-up build that compiles the kernels; needs an idle machine.
-Writes docs/experiments/profile.json and profile.md.
+`--before FOLDER` times the checkout of an earlier commit as well, by the same commands: what became of a whole build
+since, whatever the reason. Writes docs/experiments/profile.json and profile.md.
 """
 
 from __future__ import annotations
@@ -81,8 +82,10 @@ def shares(stats: Mapping[Function, tuple[int, int, float, float, Mapping[Functi
     return dict(found)
 
 
-def _build(arguments: Sequence[str], backend: str | None, profile: Path | None = None) -> dict[str, Any]:
-    """Run a build command; its JSON answer and the wall seconds of the process."""
+def _build(
+    arguments: Sequence[str], backend: str | None, profile: Path | None = None, root: Path = ROOT
+) -> dict[str, Any]:
+    """Run a build command of the checkout `root`; its JSON answer and the wall seconds of the process."""
     environment = {k: v for k, v in os.environ.items() if k != "CONSTRUCTIBLE_KERNELS"}
     if backend is not None:
         environment["CONSTRUCTIBLE_KERNELS"] = backend
@@ -91,7 +94,7 @@ def _build(arguments: Sequence[str], backend: str | None, profile: Path | None =
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *how, "-m", "ontology.main", *arguments, "--json"],
-        capture_output=True, text=True, env=environment, cwd=ROOT,
+        capture_output=True, text=True, env=environment, cwd=root,
     )  # fmt: skip
     if done.returncode:
         raise ConstructibleError(
@@ -102,10 +105,16 @@ def _build(arguments: Sequence[str], backend: str | None, profile: Path | None =
     return {"process_seconds": time.perf_counter() - started, "seconds": said["seconds"], "jobs": said["jobs"]}
 
 
-def run(commands: Mapping[str, Sequence[str]], out: Path, results: Path = RESULTS) -> dict[str, Any]:
-    """Build and profile each track's command (without --out) with both backends; write and return the figures."""
+def run(
+    commands: Mapping[str, Sequence[str]], out: Path, results: Path = RESULTS, before: Path | None = None
+) -> dict[str, Any]:
+    """Build and profile each track's command (without --out) with both backends; write and return the figures.
+
+    `before` is a checkout of an earlier commit, whose builds are timed only.
+    """
     progress, found = Progress(), {}
-    make_folder(out)
+    out = make_folder(out).resolve()
+    earlier = "" if before is None else f"commit {_commit(before)}"
     for track, command in commands.items():
         for name, backend in BACKENDS.items():
             folder, file = out / f"{track}-{backend or 'package'}", out / f"{track}-{backend or 'package'}.pstats"
@@ -120,6 +129,13 @@ def run(commands: Mapping[str, Sequence[str]], out: Path, results: Path = RESULT
                 **rows["timed"], "profiled_seconds": rows["profiled"]["process_seconds"],
                 "parts": dict(sorted(parts.items(), key=lambda row: -row[1])),
             }  # fmt: skip
+        if before is not None:
+            for phase in ("warm-up", "timed"):
+                progress.note(f"{track}, {earlier}: {phase}")
+                folder = out / f"{track}-before"
+                shutil.rmtree(folder, ignore_errors=True)
+                rows[phase] = _build([*command, "--out", str(folder)], None, None, before)
+            found[track][earlier] = rows["timed"]
     result = {
         "format": "constructible-profile/1", "created": time.strftime("%Y-%m-%d"), "environment": describe(),
         "commands": {track: _shown(command) for track, command in commands.items()}, "tracks": found,
@@ -127,6 +143,11 @@ def run(commands: Mapping[str, Sequence[str]], out: Path, results: Path = RESULT
     write_json(results, result)
     write_text(results.with_suffix(".md"), page(result))
     return result
+
+
+def _commit(checkout: Path) -> str:
+    asked = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _shown(command: Sequence[str]) -> str:
@@ -142,15 +163,19 @@ def page(result: dict[str, Any]) -> str:
         "same steps with the package's kernels and with the plain torch backend (`CONSTRUCTIBLE_KERNELS=torch`); one",
         "build each for the seconds (nothing attached), one under cProfile for the shares, whose own cost is in them.",
         "A library's time counts for the function of the project that called it. One run: a few per cent are noise.",
+        "In brackets how often the package's seconds go into a figure. A column of an earlier commit is that commit's",
+        "own build by the same command: its nets may read less, so it compares whole builds and not the same work.",
     ]  # fmt: skip
     for track, by_backend in result["tracks"].items():
         lines += ["", f"## {track}", "", f"`constructible {result['commands'][track]}`", "",
-                  "| | " + " | ".join(by_backend) + " | torch / package |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+                  "| | " + " | ".join(by_backend) + " |", "| --- |" + " ---: |" * len(by_backend)]  # fmt: skip
         totals = [row["seconds"] for row in by_backend.values()]
         lines.append(_line("seconds of the build", totals))
         jobs = [_grouped(row["jobs"]) for row in by_backend.values()]
         lines += [_line(f"job {job}", [j.get(job, 0.0) for j in jobs]) for job in _largest(jobs)]
         for name, row in by_backend.items():
+            if "parts" not in row:
+                continue
             whole = sum(row["parts"].values())
             packages: dict[str, float] = defaultdict(float)
             for part, seconds in row["parts"].items():
@@ -176,8 +201,9 @@ def _largest(jobs: Sequence[Mapping[str, float]], most: int = 8) -> list[str]:
 
 
 def _line(name: str, values: Sequence[float]) -> str:
-    ratio = f"{values[1] / values[0]:.2f}" if values[0] > 0 else ""
-    return f"| {name} | {values[0]:.1f} | {values[1]:.1f} | {ratio} |"
+    first, *others = values
+    cells = [f"{value:.1f} ({value / first:.2f})" if first > 0 else f"{value:.1f}" for value in others]
+    return f"| {name} | " + " | ".join([f"{first:.1f}", *cells]) + " |"
 
 
 def main() -> None:
@@ -189,6 +215,7 @@ def main() -> None:
     parser.add_argument("--steps", default="400", help="of the code model's nets and of the image model's nodes")
     parser.add_argument("--classes", default="random:5")
     parser.add_argument("--tracks", default="cgpt,vision")
+    parser.add_argument("--before", type=Path, help="checkout of an earlier commit, to time as well")
     parser.add_argument("--out", type=Path, default=Path("runs/profile"))
     options = parser.parse_args()
     code = str(options.code or options.data / "code" / "train.parquet")
@@ -198,7 +225,7 @@ def main() -> None:
                    "--steps", options.steps],
     }  # fmt: skip
     chosen = {track: commands[track] for track in options.tracks.split(",")}
-    result = run(chosen, options.out)
+    result = run(chosen, options.out, before=options.before)
     print(json.dumps({t: {n: r["seconds"] for n, r in rows.items()} for t, rows in result["tracks"].items()}))
 
 

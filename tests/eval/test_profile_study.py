@@ -52,8 +52,8 @@ def test_libraries_that_call_each_other_end():
 def test_every_build_starts_from_nothing_and_the_page_has_both(tmp_path, monkeypatch):
     ran = []
 
-    def build(arguments, backend, file=None):
-        ran.append((backend, file is not None))
+    def build(arguments, backend, file=None, root=ROOT):
+        ran.append((backend, file is not None, root))
         if file is not None:
             import cProfile
 
@@ -64,9 +64,15 @@ def test_every_build_starts_from_nothing_and_the_page_has_both(tmp_path, monkeyp
         return {"process_seconds": seconds, "seconds": seconds, "jobs": {"node-a": seconds / 4, "node-b": seconds / 4}}
 
     monkeypatch.setattr(profile, "_build", build)
-    result = profile.run({"vision": ["vision", "build", "/data/pictures"]}, tmp_path / "o", tmp_path / "p.json")
-    assert ran == [(backend, profiled) for backend in (None, "torch") for profiled in (False, False, True)]
+    monkeypatch.setattr(profile, "_commit", lambda checkout: checkout.name)
+    result = profile.run(
+        {"vision": ["vision", "build", "/data/pictures"]}, tmp_path / "o", tmp_path / "p.json", tmp_path / "abc123"
+    )
+    both = [(backend, profiled, ROOT) for backend in (None, "torch") for profiled in (False, False, True)]
+    assert ran == both + 2 * [(None, False, tmp_path / "abc123")]
     text = (tmp_path / "p.md").read_text()
-    assert "| seconds of the build | 1.0 | 2.0 | 2.00 |" in text and "| job nodes | 0.5 | 1.0 | 2.00 |" in text
+    assert "| | package kernels | plain torch | commit abc123 |" in text
+    assert "| seconds of the build | 1.0 | 2.0 (2.00) | 1.0 (1.00) |" in text
+    assert "| job nodes | 0.5 | 1.0 (2.00) | 0.5 (1.00) |" in text
     assert "/data" not in text and "/data" not in (tmp_path / "p.json").read_text()
     assert result["tracks"]["vision"]["plain torch"]["seconds"] == 2.0
