@@ -214,7 +214,7 @@ def page(stored: dict[str, Any]) -> str:
             f"## {minutes:g} minutes on {corpus}, judged on `{split}`, {setting}\n\n| model | seed | bits/byte "
             "| accuracy | whole tokens | constructed / it | parameters | seconds | scoring s |\n"
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
-            + "\n\n" + _by_project(rows)
+            + "\n\n" + _over_seeds(rows) + _by_project(rows)
         )  # fmt: skip
     return (
         "# Contenders at equal budgets\n\n"
@@ -238,16 +238,47 @@ def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _over_seeds(rows: list[dict[str, Any]]) -> str:
+    """Means of models with several training seeds, and constructed by each, the seeds as a random effect."""
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault(row["model"], {})[row["seed"]] = row
+    bits = {name: np.array([own[seed]["bits"] for seed in sorted(own)]) for name, own in runs.items()}
+    size, ours = np.array(rows[0]["bytes"]), bits.get("constructed")
+    lines = []
+    for name in sorted(bits, key=lambda name: bits[name].sum() / len(bits[name])):
+        if len(bits[name]) < 2:
+            continue
+        figure, ratio = bootstrap_ratio(bits[name], size, seeds=True), ""
+        if ours is not None and name != "constructed" and sorted(runs[name]) == sorted(runs["constructed"]):
+            paired = paired_ratio(ours, bits[name], size, seeds=True)
+            ratio = f"{paired.estimate:.3f} [{paired.low:.3f}, {paired.high:.3f}]"
+        accuracy = np.mean([row["accuracy"] for row in runs[name].values()])
+        lines.append(
+            f"| {name} | {len(bits[name])} | {figure.estimate:.4f} [{figure.low:.3f}, {figure.high:.3f}] "
+            f"| {accuracy:.1%} | {ratio} |"
+        )
+    if not lines:
+        return ""
+    head = (
+        "| model, other seeds in the interval | seeds | bits/byte | accuracy | constructed / it |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+    )
+    return head + "\n".join(lines) + "\n\n"
+
+
 def _by_project(rows: list[dict[str, Any]]) -> str:
-    """Bits per byte of each project, model by model."""
+    """Bits per byte of each project, model by model, as means over seeds."""
     projects = sorted({name for row in rows for name in row["project"]})
-    lines = [
-        "| model | seed | " + " | ".join(projects) + " |", "| --- | ---: |" + " ---: |" * len(projects),
-    ]  # fmt: skip
-    for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"])):
-        of, bits, size = np.array(row["project"]), np.array(row["bits"]), np.array(row["bytes"])
-        figures = [f"{bits[of == name].sum() / size[of == name].sum():.3f}" for name in projects]
-        lines.append(f"| {row['model']} | {row['seed']} | " + " | ".join(figures) + " |")
+    lines = ["| model | " + " | ".join(projects) + " |", "| --- |" + " ---: |" * len(projects)]
+    of, size = np.array(rows[0]["project"]), np.array(rows[0]["bytes"])
+    bits = {
+        name: np.mean([row["bits"] for row in rows if row["model"] == name], 0)
+        for name in {row["model"] for row in rows}
+    }
+    for name in sorted(bits, key=lambda name: bits[name].sum()):
+        figures = [f"{bits[name][of == project].sum() / size[of == project].sum():.3f}" for project in projects]
+        lines.append(f"| {name} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
 
 
