@@ -257,9 +257,13 @@ class Plan:
             "rules",
             {**data, "own": list(self.recipe.classes), "concepts": list(self.truth), "mode": self.recipe.mode,
              "max_terms": self.recipe.max_terms, "code": code_hash("vision.rules", "vision.build")},
-            self.run_rules, ("primitives", *(job.name for job in nodes)), reserve_seconds=8 + 0.0003 * len(self.rows),
+            self.run_rules, ("primitives", *(job.name for job in nodes)), reserve_seconds=self._rules_reserve,
         )  # fmt: skip
         return [bank, *nodes, rules, self._model_job(("rules",))]
+
+    def _rules_reserve(self, took: Mapping[str, float]) -> float:
+        """Seconds: the nodes look at a fifth of the photographs once; the primitives have looked at all."""
+        return 3 + 0.2 * took.get("primitives", 10 + 0.002 * len(self.rows))
 
     def _spec(self, name: str) -> dict[str, Any]:
         if not self.cut.nets:
