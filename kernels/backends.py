@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -44,6 +46,11 @@ def asked(backend: str | None) -> tuple[str, str] | None:
     if from_environment := os.environ.get(VARIABLE):
         return _known(from_environment, VARIABLE), f"asked for by the environment variable {VARIABLE}"
     return None
+
+
+def module_of(name: str) -> ModuleType:
+    """A backend's own module, imported when it is first used."""
+    return importlib.import_module("kernels.reference" if name == "reference" else f"kernels.{name}_backend")
 
 
 def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, operation: str = "mlp") -> tuple[str, str]:

@@ -58,10 +58,9 @@ def module_cnn(
         answer = module_cnn(images.float(), *wide, strides=strides, activation=activation, backend="cpu")
         return answer.to(images.dtype)
     if name == "cpu" and compiling:
-        from kernels import ops_cnn
+        from kernels import ops, ops_cnn
 
-        params = [*weights, *(b for b in biases if b is not None)]
-        return ops_cnn.nodes(images, params, [int(b is not None) for b in biases], list(strides), activation)
+        return ops_cnn.nodes(images, *ops.joined(weights, biases), list(strides), activation)
     if name == "cpu":
         from kernels import cpu_cnn
 
