@@ -247,7 +247,7 @@ def _measure(work: Workload, settings: Settings, about: dict[str, Any], top: dic
     backend, why = choose(plan, stacked.params)
     busy = int(plan.touched.sum())
     error = _error(x, stacked, plan)
-    chosen = [p for p in PEERS if p.fits(work, device, settings.quick or not settings.compiled)]
+    chosen = [p for p in PEERS if p.fits(work, settings)]
     for mode in MODES:
         ours = timed(_ours(mode, x, goal, stacked, plan), seconds, device)
         runs = {p.name: partial(p.prepare, work, mode, x, goal, stacked, plan) for p in chosen}

@@ -1,7 +1,7 @@
 """The operations as torch.library custom ops, so that torch.compile takes them whole (one graph, forward and backward).
 
-Here are the network and the loss; ops_cnn.py, ops_embedding.py and ops_train.py have the others. Eager calls do not come
-through here: api.py hands them to the backends with the plan and all that it has cached. Under torch.compile the plan's
+Here are the network and the loss; ops_cnn.py, ops_embedding.py and ops_train.py have the others. Eager calls do not go
+through them: api.py hands them to the backends with the plan and all that it has cached. Under torch.compile the plan's
 tensors are the arguments, and the backend is chosen when the compiled code runs.
 """
 
