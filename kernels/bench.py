@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import resource
@@ -287,7 +286,3 @@ def _ours(mode: str, x: Tensor, goal: Tensor, stacked: MLPStack, plan: Any) -> C
     if mode == "forward":
         return torch.no_grad()(forward)
     return lambda: torch.autograd.grad(torch.nn.functional.mse_loss(forward(), goal), leaves)
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else math.nan

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernels.backends import asked, triton_refusal
 from kernels.checks import ACTIVATIONS, FLOATS, shape
+from kernels.precision import has_matrix_unit
 from kernels.reference import ACTIVATION
 
 LAYERS = 3
@@ -106,7 +107,7 @@ def _automatic(images: Tensor, weights: Sequence[Tensor]) -> str:
         return "cpu"
     training = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
     suits = images.dim() == 5 or (training and len(images) <= FEW_IMAGES)
-    return "cpu" if suits and not torch.cpu._is_amx_tile_supported() else "torch"
+    return "cpu" if suits and not has_matrix_unit() else "torch"
 
 
 def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:
