@@ -1,7 +1,10 @@
 """Batched forward and training of many tiny modules chosen by a router.
 
 Start with `route` (which module takes which row), then `ragged_linear`, `ragged_mlp`, `ragged_softmax_xent`,
-`train_step_` or `adam_step_`. Importing this package loads neither torch nor numba nor triton: names load on first use.
+`train_step_` or `adam_step_`. The CPU backend is in daily use; the Triton backend has not yet run on a GPU, and the
+automatic choice checks it there first (docs/DESIGN.md, `explain`).
+
+Importing this package loads neither torch nor numba nor triton: names load on first use.
 """
 
 from __future__ import annotations

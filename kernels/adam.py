@@ -48,6 +48,18 @@ class AdamRule:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0 and self.weight_decay >= 0):
             raise ValueError(f"betas must lie in [0, 1), eps be positive, weight_decay not negative: {self}")
 
+    @property
+    def numbers(self) -> list[float]:
+        """beta1, beta2, eps, weight decay: the order in which kernels and operations take them."""
+        return [self.beta1, self.beta2, self.eps, self.weight_decay]
+
+
+def rates(lr: float | Tensor, step: Tensor) -> Tensor:
+    """float64 [M]: each module's learning rate, where the step counts are."""
+    if isinstance(lr, Tensor):
+        return lr.to(step.device, torch.float64)
+    return torch.full(step.shape, lr, dtype=torch.float64, device=step.device)
+
 
 def check(
     params: Sequence[Tensor], grads: Sequence[Tensor], state: AdamState, lr: float | Tensor, active: Tensor | None
@@ -81,27 +93,24 @@ def _fused_step(
     rule: AdamRule,
     active: Tensor | None,
 ) -> None:
-    import numba
     import numpy as np
 
     from kernels import numba_adam
+    from kernels.threads import threads_for
 
     n_modules = len(state.step)
     chosen = torch.ones(n_modules, dtype=torch.bool) if active is None else active.cpu()
     state.step += chosen
-    rates = lr.double().cpu() if isinstance(lr, Tensor) else torch.full((n_modules,), lr, dtype=torch.float64)
-    numbers = np.array([rule.beta1, rule.beta2, rule.eps, rule.weight_decay])
+    numbers, each = np.array(rule.numbers), rates(lr, state.step).contiguous().numpy()
     for group in zip(params, grads, state.first, state.second, strict=True):
         count = group[0].numel()
         if count == 0:
             continue
-        threads = 1 if count < FUSED_PER_THREAD else min(torch.get_num_threads(), numba.get_num_threads())
-        borders = np.linspace(0, count, threads + 1).astype(np.int64)
+        borders = np.linspace(0, count, threads_for(count, FUSED_PER_THREAD) + 1).astype(np.int64)
         p, g, m, v = (t.data_ptr() for t in group)
         numba_adam.adam_stacked(
-            borders, p, g, m, v, count // n_modules, chosen.contiguous().numpy(), state.step.numpy(),
-            rates.contiguous().numpy(), numbers,
-        )  # fmt: skip
+            borders, p, g, m, v, count // n_modules, chosen.contiguous().numpy(), state.step.numpy(), each, numbers
+        )
 
 
 def _per_module(values: Tensor, like: Tensor) -> Tensor:
@@ -117,7 +126,7 @@ def step_(
     rule: AdamRule,
     active: Tensor | None,
 ) -> None:
-    """Update in place with torch operations. Only the active modules are read and written."""
+    """Update in place, in one pass where `_fused` says so. Of inactive modules no parameter and no moment changes."""
     grads = [g.contiguous() for g in grads]
     if _fused(params, grads, state):
         _fused_step(params, grads, state, lr, rule, active)
@@ -126,7 +135,7 @@ def step_(
     chosen = torch.nonzero(active)[:, 0] if some and active is not None else slice(None)
     state.step[chosen] += 1
     step = state.step[chosen].double()
-    rate = lr.to(step.device).double()[chosen] if isinstance(lr, Tensor) else torch.full_like(step, lr)
+    rate = rates(lr, state.step)[chosen]
     first_scale = rate / (1 - rule.beta1**step)
     second_scale = 1 / torch.sqrt(1 - rule.beta2**step)
     for p, g, first, second in zip(params, grads, state.first, state.second, strict=True):

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from kernels import adam, checks, function, ops, training
 from kernels.adam import AdamRule, AdamState
-from kernels.backends import choose
+from kernels.backends import choose, module_of
 from kernels.plan import Plan
 from kernels.stacking import MLPStack
 from kernels.vocabulary import Vocabulary
-
-
-def _module(name: str) -> ModuleType:
-    """The backend's own module, imported when it is first used."""
-    return importlib.import_module("kernels.reference" if name == "reference" else f"kernels.{name}_backend")
 
 
 def _run(
@@ -31,7 +24,7 @@ def _run(
     activation: str,
     combine: bool,
 ) -> Tensor:
-    module = _module(name)
+    module = module_of(name)
     if name in ("cpu", "triton"):
         return function.run(module, x, weights, biases, plan, activation, combine)
     if activation == "none":
@@ -50,14 +43,9 @@ def _compiled(
 ) -> Tensor:
     """The registered operation, which torch.compile puts into its graph as one node."""
     rows = x.reshape(plan.n_pairs, x.shape[2]) if x.dim() == 3 else x
-    params = [*weights, *(b for b in biases if b is not None)]
-    biased = [0 if b is None else 1 for b in biases]
     places = plan.order, plan.inverse, plan.offsets
-    flat = ops.mlp(rows, params, biased, *places, plan.n_choices, activation, backend or "")
-    pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
-    if combine and plan.gate is not None:
-        return (pairs * plan.gate[:, :, None]).sum(1)
-    return pairs if plan.many else pairs[:, 0]
+    flat = ops.mlp(rows, *ops.joined(weights, biases), *places, plan.n_choices, activation, backend or "")
+    return plan.shaped(flat, combine)
 
 
 def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, *, backend: str | None = None) -> Tensor:
@@ -153,22 +141,21 @@ def ragged_softmax_xent(
         TypeError, ValueError, IndexError: dtypes, devices, shapes or targets do not fit.
     """
     checks.check_xent(hidden, targets, output, bias, vocabulary, plan)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
+    checks.check_precision(precision)
     low = precision == "bfloat16" and hidden.dtype == torch.float32
     if torch.compiler.is_compiling():
         places = vocabulary.offsets, vocabulary.ids, plan.order, plan.inverse, plan.offsets
         return ops.xent(hidden, targets, output, bias, *places, low, backend or "")
     name, _ = choose(plan, [output], backend, "xent")
     if name == "reference":
-        return _module(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
+        return module_of(name).ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan)
     if name == "triton":
         from kernels import triton_xent
 
         return triton_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, low)
     from kernels import torch_xent
 
-    one_pass = torch_xent.numba_pass if name == "cpu" else torch_xent.torch_pass
+    one_pass = torch_xent.PASSES[name]
     return torch_xent.ragged_softmax_xent(hidden, targets, output, bias, vocabulary, plan, low, one_pass)
 
 
@@ -236,25 +223,23 @@ def train_step_(
     Raises:
         TypeError, ValueError, IndexError: dtypes, devices, shapes or targets do not fit.
     """
-    params = stacked.params
+    params, rule = stacked.params, rule or AdamRule()
     checks.check_mlp(x, stacked.weights, stacked.biases, plan, stacked.activation)
     checks.check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
     adam.check(params, params, state, lr, None)
     if torch.compiler.is_compiling():
         from kernels import ops_train
 
-        numbers = rule or AdamRule()
-        rates = lr.double() if isinstance(lr, Tensor) else x.new_full((plan.n_modules,), lr, dtype=torch.float64)
         return ops_train.train_step(
-            x, targets, params, state.first, state.second, state.step, rates,
-            [int(b is not None) for b in stacked.biases], plan.order, plan.inverse, plan.offsets, stacked.activation,
-            loss, [numbers.beta1, numbers.beta2, numbers.eps, numbers.weight_decay], backend or "",
+            x, targets, params, state.first, state.second, state.step, adam.rates(lr, state.step),
+            [int(has) for has in stacked.biased], plan.order, plan.inverse, plan.offsets, stacked.activation, loss,
+            rule.numbers, backend or "",
         )  # fmt: skip
     name, _ = choose(plan, params, backend, "train")
     if name in ("cpu", "triton"):
-        return _module(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule or AdamRule())
+        return module_of(name).train_step_(x, targets, stacked, plan, state, lr, loss, rule)
 
     def forward(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
         return _run(name, x.detach(), weights, biases, plan, stacked.activation, False)
 
-    return training.step_(forward, targets, stacked, plan, state, lr, loss, rule or AdamRule())
+    return training.step_(forward, targets, stacked, plan, state, lr, loss, rule)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -16,6 +18,10 @@ from kernels.plan import Plan
 BACKENDS = ("reference", "torch", "cpu", "triton")
 LARGEST_SHARE, LARGE_ROWS = 0.6, 512  # the cpu backend gives a module to one thread
 VARIABLE = "CONSTRUCTIBLE_KERNELS"
+TRITON_VERIFIED = (
+    "the Triton kernels are verified in Triton's interpreter (float32, float16) and build for sm_90 without spills;"
+    " nobody has run them on a GPU yet"
+)
 _chosen: ContextVar[str | None] = ContextVar("constructible_kernels_backend", default=None)
 
 
@@ -46,8 +52,16 @@ def asked(backend: str | None) -> tuple[str, str] | None:
     return None
 
 
+def module_of(name: str) -> ModuleType:
+    """A backend's own module, imported when it is first used."""
+    return importlib.import_module("kernels.reference" if name == "reference" else f"kernels.{name}_backend")
+
+
 def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, operation: str = "mlp") -> tuple[str, str]:
     """The backend's name and the reason. Order: argument, `use_backend`, the environment, the work itself.
+
+    On a GPU the work itself asks for triton only after its kernels agreed with torch there (kernels/first_use.py); who
+    names triton gets it unchecked.
 
     operation: "mlp", "train" (the fused step) or "xent".
 
@@ -62,9 +76,13 @@ def choose(plan: Plan, params: Sequence[Tensor], backend: str | None = None, ope
             raise ValueError(f"backend {name} ({origin}) cannot take this: {refusal[name]}. Fix: use torch")
         return request
     if plan.device.type == "cuda":
-        if not refusal["triton"]:
-            return "triton", "on a GPU, in float32 or less: no padding, no wait for the device"
-        return "torch", f"triton cannot take it ({refusal['triton']})"
+        if refusal["triton"]:
+            return "torch", f"triton cannot take it ({refusal['triton']})"
+        from kernels.first_use import failure
+
+        if reason := failure(operation, plan.device, _dtype(params)):
+            return "torch", f"triton did not pass its check on this device ({reason})"
+        return "triton", "on a GPU, in float32 or less: no padding, no wait for the device; checked there at first use"
     if refusal["cpu"]:
         return "torch", f"cpu cannot take it ({refusal['cpu']})"
     if operation == "xent":
@@ -81,9 +99,13 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def _dtype(params: Sequence[Tensor]) -> torch.dtype:
+    return params[0].dtype if params else torch.float32
+
+
 def _refusal(name: str, plan: Plan, params: Sequence[Tensor], operation: str) -> str:
     """Why a backend cannot take the work, or ''."""
-    dtype = params[0].dtype if params else torch.float32
+    dtype = _dtype(params)
     if name == "cpu":
         fits = plan.device.type == "cpu" and dtype == torch.float32
         return "" if fits else f"it takes float32 on the CPU, not {dtype} on {plan.device}"
@@ -110,7 +132,7 @@ def triton_refusal(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def explain(plan: Plan, params: Sequence[Tensor], backend: str | None = None) -> str:
-    """One line that says which backend takes these parameters and why, with the shape of the work.
+    """One line: which backend takes these parameters and why, the shape of the work, and where triton was verified.
 
     Args:
         plan: made by `route`.
@@ -119,8 +141,8 @@ def explain(plan: Plan, params: Sequence[Tensor], backend: str | None = None) ->
     """
     name, reason = choose(plan, params, backend)
     shapes = " ".join("x".join(map(str, p.shape[1:])) for p in params)
-    dtype = str(params[0].dtype).removeprefix("torch.") if params else "no parameters"
+    dtype = str(_dtype(params)).removeprefix("torch.") if params else "no parameters"
     return (
         f"{name}: {reason} | {plan.n_modules} modules, {plan.n_pairs} rows, per module {shapes or '-'}, "
-        f"{dtype} on {plan.device}"
+        f"{dtype} on {plan.device}{f' | {TRITON_VERIFIED}' if name == 'triton' else ''}"
     )

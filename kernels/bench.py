@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import resource
@@ -247,7 +246,7 @@ def _measure(work: Workload, settings: Settings, about: dict[str, Any], top: dic
     backend, why = choose(plan, stacked.params)
     busy = int(plan.touched.sum())
     error = _error(x, stacked, plan)
-    chosen = [p for p in PEERS if p.fits(work, device, settings.quick or not settings.compiled)]
+    chosen = [p for p in PEERS if p.fits(work, settings)]
     for mode in MODES:
         ours = timed(_ours(mode, x, goal, stacked, plan), seconds, device)
         runs = {p.name: partial(p.prepare, work, mode, x, goal, stacked, plan) for p in chosen}
@@ -287,7 +286,3 @@ def _ours(mode: str, x: Tensor, goal: Tensor, stacked: MLPStack, plan: Any) -> C
     if mode == "forward":
         return torch.no_grad()(forward)
     return lambda: torch.autograd.grad(torch.nn.functional.mse_loss(forward(), goal), leaves)
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else math.nan

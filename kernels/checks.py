@@ -51,7 +51,7 @@ def check_choice(choice: Tensor, gate: Tensor | None, n_modules: int | None) -> 
         _assert_on_device(((choice >= 0) & (choice < n_modules)).all(), "choice out of range of n_modules")
 
 
-def _floats(first: Tensor, others: Sequence[tuple[str, Tensor | None]], name: str = "x") -> None:
+def check_floats(first: Tensor, others: Sequence[tuple[str, Tensor | None]], name: str = "x") -> None:
     if first.dtype not in FLOATS:
         raise TypeError(f"{name} must be a float tensor, not {shape(first)}")
     for label, other in others:
@@ -61,6 +61,20 @@ def _floats(first: Tensor, others: Sequence[tuple[str, Tensor | None]], name: st
             raise TypeError(f"{label} is {other.dtype}, {name} is {first.dtype}: use one dtype")
         if other.device != first.device:
             raise ValueError(f"{label} is on {other.device}, {name} on {first.device}: use one device")
+
+
+def check_precision(precision: str) -> None:
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
+
+
+def check_ids(ids: Tensor, n_rows: int) -> None:
+    """On the CPU: every id must be a row of the table."""
+    if ids.numel() == 0:
+        return
+    low, high = (int(v) for v in torch.aminmax(ids))
+    if low < 0 or high >= n_rows:
+        raise IndexError(f"id {low if low < 0 else high} is out of range: the table has {n_rows} rows")
 
 
 def check_rows(x: Tensor, plan: Plan, name: str = "x") -> None:
@@ -75,7 +89,7 @@ def check_rows(x: Tensor, plan: Plan, name: str = "x") -> None:
 
 def check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, width: int | None = None) -> None:
     check_rows(x, plan)
-    _floats(x, [("weight", weight), ("bias", bias)])
+    check_floats(x, [("weight", weight), ("bias", bias)])
     width = x.shape[-1] if width is None else width
     if weight.dim() != 3 or weight.shape[0] != plan.n_modules or weight.shape[1] != width:
         raise ValueError(f"weight must be [{plan.n_modules}, {width}, out], not {shape(weight)}")
@@ -111,7 +125,7 @@ def check_xent(
     if plan.n_choices != 1:
         raise ValueError(f"the loss takes one module per row, the plan has {plan.n_choices} choices")
     check_rows(hidden, plan, "hidden")
-    _floats(hidden, [("output", output), ("bias", bias)], "hidden")
+    check_floats(hidden, [("output", output), ("bias", bias)], "hidden")
     if hidden.dim() != 2:
         raise ValueError(f"hidden must be [{plan.n_rows}, width], not {shape(hidden)}")
     if vocabulary.n_modules != plan.n_modules:

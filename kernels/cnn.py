@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernels.backends import asked, triton_refusal
 from kernels.checks import ACTIVATIONS, FLOATS, shape
+from kernels.precision import has_matrix_unit
 from kernels.reference import ACTIVATION
 
 LAYERS = 3
@@ -58,10 +59,9 @@ def module_cnn(
         answer = module_cnn(images.float(), *wide, strides=strides, activation=activation, backend="cpu")
         return answer.to(images.dtype)
     if name == "cpu" and compiling:
-        from kernels import ops_cnn
+        from kernels import ops, ops_cnn
 
-        params = [*weights, *(b for b in biases if b is not None)]
-        return ops_cnn.nodes(images, params, [int(b is not None) for b in biases], list(strides), activation)
+        return ops_cnn.nodes(images, *ops.joined(weights, biases), list(strides), activation)
     if name == "cpu":
         from kernels import cpu_cnn
 
@@ -107,7 +107,7 @@ def _automatic(images: Tensor, weights: Sequence[Tensor]) -> str:
         return "cpu"
     training = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
     suits = images.dim() == 5 or (training and len(images) <= FEW_IMAGES)
-    return "cpu" if suits and not torch.cpu._is_amx_tile_supported() else "torch"
+    return "cpu" if suits and not has_matrix_unit() else "torch"
 
 
 def _refusal(images: Tensor, weights: Sequence[Tensor]) -> str:

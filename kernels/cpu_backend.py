@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from kernels import numba_mlp as nm
-from kernels.adam import AdamRule, AdamState
+from kernels.adam import AdamRule, AdamState, rates
 from kernels.numba_layers import CODES
 from kernels.plan import Plan
 from kernels.stacking import MLPStack
+from kernels.threads import threads_for
+from kernels.training import groups_in_place
 
 LOSS = {"mse": nm.MSE, "logistic": nm.LOGISTIC, "softmax": nm.SOFTMAX}
 SMALL_WORK = 200_000  # multiply-adds below which waking a second thread costs more than it brings
@@ -31,7 +32,7 @@ def largest_share(plan: Plan) -> float:
 def _borders(plan: Plan, widths: Sequence[int]) -> np.ndarray:
     """int64 [threads + 1]: module ranges of about equal work."""
     per_row = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
-    threads = 1 if plan.n_pairs * per_row < SMALL_WORK else min(torch.get_num_threads(), numba.get_num_threads())
+    threads = threads_for(plan.n_pairs * per_row, SMALL_WORK)
     key = ("borders", threads)
     if key not in plan.cache:
         offsets = plan.offsets.numpy().astype(np.int64)
@@ -123,7 +124,7 @@ def pairs_backward(
         NO_LABELS, NO_FLOATS, NO_LABELS, NO_DOUBLES, NO_DOUBLES,
     )  # fmt: skip
     if d_pairs is not None and len(x) != plan.n_pairs:
-        d_pairs = d_pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+        d_pairs = plan.sum_choices(d_pairs)
     return d_pairs, d_weights, d_biases
 
 
@@ -139,30 +140,18 @@ def train_step_(
     rule: AdamRule,
 ) -> Tensor:
     """Forward, loss, backward and Adam of each module in one visit."""
-    layers = len(stacked.weights)
-    groups: list[list[Tensor | None]] = []
-    for tensors in (stacked.params, state.first, state.second):
-        if not all(t.is_contiguous() for t in tensors):
-            raise ValueError("the cpu backend updates in place: parameters and moments must be contiguous")
-        queue = iter(tensors)
-        pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
-        groups += [[w for w, _ in pairs], [b for _, b in pairs]]
-    x = x.detach().contiguous()
-    labels = targets.long().contiguous().numpy() if loss == "softmax" else NO_LABELS
-    given = 0 if loss == "softmax" else (targets := targets.contiguous()).data_ptr()
-    rates = (
-        lr.double().contiguous() if isinstance(lr, Tensor) else torch.full((plan.n_modules,), lr, dtype=torch.float64)
-    )
+    groups = groups_in_place(stacked, state, "cpu")
+    x, targets = x.detach().contiguous(), targets.contiguous()
+    labels, given = (targets.long().numpy(), 0) if loss == "softmax" else (NO_LABELS, targets.data_ptr())
     losses = x.new_empty(plan.n_rows)
     widths = _widths(stacked.weights)
-    assert layers <= nm.LAYERS
     source, target, gather = _indices(plan, True)
     borders = _borders(plan, widths.tolist())
     names = (nm.WEIGHT, nm.BIAS, nm.FIRST_WEIGHT, nm.FIRST_BIAS, nm.SECOND_WEIGHT, nm.SECOND_BIAS)
     nm.backward(
         borders, plan.offsets.numpy(), source, target, x.data_ptr(), gather,
         _table(dict(zip(names, groups, strict=True))), widths, CODES[stacked.activation], 0,
-        _scratch(borders, widths), LOSS[loss], given, labels, losses.numpy(), state.step.numpy(), rates.numpy(),
-        np.array([rule.beta1, rule.beta2, rule.eps, rule.weight_decay]),
+        _scratch(borders, widths), LOSS[loss], given, labels, losses.numpy(), state.step.numpy(),
+        rates(lr, state.step).contiguous().numpy(), np.array(rule.numbers),
     )  # fmt: skip
     return losses

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from kernels import numba_cnn as nc
 from kernels.numba_layers import CODES
 from kernels.numba_layers import padded as _padded
+from kernels.threads import threads_for
 
 # What a forward pass keeps at most of values before activations; above, the backward pass computes them again.
 SAVE_BYTES = 1 << 29
@@ -104,7 +104,7 @@ def _layout(g: np.ndarray, block: int, backward: bool, saved: bool) -> tuple[np.
 
 def _parts(n_modules: int, batch: int, work: int, backward: bool) -> np.ndarray:
     """int64 [threads, 4]: first and last module, first and last image of each thread."""
-    threads = 1 if work < SMALL_WORK else min(torch.get_num_threads(), numba.get_num_threads())
+    threads = threads_for(work, SMALL_WORK)
     # Gradients are summed by one thread per module; a forward pass may share out the images as well.
     by_images = not backward and batch > n_modules
     borders = np.linspace(0, batch if by_images else n_modules, threads + 1).astype(np.int64)

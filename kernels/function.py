@@ -49,8 +49,4 @@ def run(
     flat: Tensor = _Network.apply(  # pyright: ignore[reportAssignmentType]
         rows, backend, plan, activation, *weights, *biases
     )
-    pairs = flat.reshape(plan.n_rows, plan.n_choices, flat.shape[1])
-    if combine:
-        assert plan.gate is not None
-        return (pairs * plan.gate[:, :, None]).sum(1)
-    return pairs if plan.many else pairs[:, 0]
+    return plan.shaped(flat, combine)

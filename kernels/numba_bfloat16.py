@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
@@ -20,6 +19,7 @@ from numba.extending import intrinsic
 
 from kernels.numba_math import compiled, to_bfloat16
 from kernels.numba_panels import FLOAT, INDEX
+from kernels.precision import has_matrix_unit
 
 LANES = 16
 COLUMNS = 32  # of one panel: W's columns are padded to a multiple of this
@@ -40,7 +40,7 @@ class _BFloat(ir.Type):
 
 def available() -> bool:
     """Whether this processor has the instruction, and no matrix unit (AMX), where torch's own products are faster."""
-    return bool(binding.get_host_cpu_features().get("avx512bf16", False)) and not torch.cpu._is_amx_tile_supported()
+    return bool(binding.get_host_cpu_features().get("avx512bf16", False)) and not has_matrix_unit()
 
 
 _WORDS, _FLOATS = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(FLOAT, LANES)
@@ -117,20 +117,13 @@ _panel_12, _panel_4, _panel_1 = _panel(12), _panel(4), _panel(1)
 
 @compiled("void(f4[::1], u4[::1])")
 def round_row(values: Any, words: Any) -> None:
-    """One row of `round_rows`."""
+    """values [D] -> words [at least ceil(D / 2)]: pairs of bfloat16, zeros behind."""
     whole = len(values) // 2
     for k in range(whole):
         low, high = to_bfloat16(values[2 * k]), to_bfloat16(values[2 * k + 1])
         words[k] = np.uint32(low) | (np.uint32(high) << np.uint32(16))
     for k in range(whole, len(words)):
         words[k] = np.uint32(to_bfloat16(values[2 * k])) if 2 * k < len(values) else np.uint32(0)
-
-
-@compiled("void(f4[:, ::1], u4[:, ::1])")
-def round_rows(values: Any, words: Any) -> None:
-    """values [N, D] -> words [N, at least ceil(D / 2)]: pairs of bfloat16, zeros behind."""
-    for i in range(values.shape[0]):
-        round_row(values[i], words[i])
 
 
 @compiled("void(f4[:, ::1], u4[:, :, ::1], i8, i8)")

@@ -11,22 +11,27 @@ import numba
 import numpy as np
 
 from kernels.numba_cache import cache_by_sources, fingerprint
-from kernels.numba_math import exp_negative32, from_order_key, order_key
+from kernels.numba_math import INLINE, exp_negative32, from_order_key, order_key
 from kernels.numba_panels import sum_row
+
+
+@numba.njit(**INLINE)
+def exp_row(row: Any, bias: Any) -> Any:
+    """Turn a row of logits into exp(logit + bias - top), top being the greatest of the sums; give (top, sum)."""
+    key = np.int32(-0x80000000)
+    for j in range(row.shape[0]):
+        value = row[j] + bias[j]
+        row[j] = value
+        key = max(key, order_key(value))
+    top = from_order_key(key)
+    for j in range(row.shape[0]):
+        row[j] = exp_negative32(row[j] - top)
+    return top, sum_row(row.ctypes.data, row.shape[0])
 
 
 def _powers(logits: Any, bias: Any, sums: Any) -> None:
     for i in range(logits.shape[0]):
-        row = logits[i]
-        key = np.int32(-0x80000000)
-        for j in range(row.shape[0]):
-            value = row[j] + bias[j]
-            row[j] = value
-            key = max(key, order_key(value))
-        top = from_order_key(key)
-        for j in range(row.shape[0]):
-            row[j] = exp_negative32(row[j] - top)
-        sums[i] = sum_row(row.ctypes.data, row.shape[0])
+        _, sums[i] = exp_row(logits[i], bias)
 
 
 # Compiled for what it is called with: a model's bias may be a read-only map of a file.

@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 from kernels.numba_bfloat16 import multiply_pairs, pack_columns, round_row
-from kernels.numba_math import INLINE, compiled, exp_negative32, from_order_key, order_key, to_bfloat16
-from kernels.numba_panels import sum_row
+from kernels.numba_math import INLINE, compiled, to_bfloat16
+from kernels.numba_softmax import exp_row
 
 ROWS = 24  # whose logits are made at a time: two panels, within a core's second cache at 8,192 tokens
 
@@ -19,16 +19,8 @@ ROWS = 24  # whose logits are made at a time: two panels, within a core's second
 @numba.njit(**INLINE)
 def _row(logits: Any, bias: Any, target: int) -> Any:
     """Turn a row of logits into exp(logit + bias - top); give the loss and 1 / sum."""
-    key = np.int32(-0x80000000)
-    for j in range(logits.shape[0]):
-        value = logits[j] + bias[j]
-        logits[j] = value
-        key = max(key, order_key(value))
-    top = from_order_key(key)
-    at_target = logits[target]
-    for j in range(logits.shape[0]):
-        logits[j] = exp_negative32(logits[j] - top)
-    total = sum_row(logits.ctypes.data, logits.shape[0])
+    at_target = logits[target] + bias[target]
+    top, total = exp_row(logits, bias)
     return top + np.log(total) - at_target, np.float32(1) / total
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.ops import NAMESPACE, _split
+from kernels.ops import NAMESPACE, like, split
 
 
 def _size(images: Tensor, params: Sequence[Tensor], strides: Sequence[int]) -> tuple[Any, ...]:
@@ -25,14 +25,12 @@ def nodes(
     """Answers [B, M, C3, H', W'] of `module_cnn`; params: weights, then a bias where `biased` is 1."""
     from kernels import cpu_cnn
 
-    weights, biases = _split(params, biased)
+    weights, biases = split(params, biased)
     return cpu_cnn.forward(images, weights, biases, strides, activation)[0]
 
 
 @nodes.register_fake
-def _(
-    images: Tensor, params: Sequence[Tensor], biased: Sequence[int], strides: Sequence[int], activation: str
-) -> Tensor:
+def _(images: Tensor, params: Sequence[Tensor], biased: Sequence[int], strides: Sequence[int], *_: Any) -> Tensor:
     return images.new_empty(_size(images, params, strides))
 
 
@@ -49,7 +47,7 @@ def nodes_backward(
     """Gradients by each of params and, where asked for, by images of each module's own."""
     from kernels import cpu_cnn
 
-    weights, biases = _split(params, biased)
+    weights, biases = split(params, biased)
     need = [need_images, *[True] * 6]
     d_images, d_weights, d_biases = cpu_cnn.backward(grad, images, weights, biases, strides, activation, None, need)
     return [t for t in (*d_weights, *d_biases, d_images) if t is not None]
@@ -57,15 +55,10 @@ def nodes_backward(
 
 @nodes_backward.register_fake
 def _(
-    grad: Tensor,
-    images: Tensor,
-    params: Sequence[Tensor],
-    biased: Sequence[int],
-    strides: Sequence[int],
-    activation: str,
+    grad: Tensor, images: Tensor, params: Sequence[Tensor], biased: Any, strides: Any, activation: str,
     need_images: bool,
-) -> list[Tensor]:
-    return [p.new_empty(p.shape) for p in (*params, *([images] if need_images else []))]
+) -> list[Tensor]:  # fmt: skip
+    return like(*params, images if need_images else None)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

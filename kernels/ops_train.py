@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels.adam import AdamRule, AdamState
+from kernels.backends import module_of
 from kernels.checks import check_targets
-from kernels.ops import NAMESPACE, _backend, _plan
-from kernels.stacking import MLPStack
+from kernels.ops import NAMESPACE, backend_of, plan_of
+from kernels.stacking import MLPStack, by_layer
 from kernels.training import plain_step_
 
 
@@ -36,34 +38,16 @@ def train_step(
 
     rates: float64 [M]. rule: beta1, beta2, eps, weight decay.
     """
-    queue = iter(params)
-    pairs = [(next(queue), next(queue) if has else None) for has in biased]
-    stacked = MLPStack([w for w, _ in pairs], [b for _, b in pairs], activation)
+    stacked = MLPStack(*by_layer(params, biased), activation)
     state = AdamState(list(first), list(second), step)
-    plan = _plan(order, inverse, offsets, 1)
+    plan = plan_of(order, inverse, offsets, 1)
     check_targets(targets, loss, stacked.weights[-1].shape[2], x, plan)
-    module = _backend(plan, params, backend, "train")
+    module = module_of(backend_of(plan, params, backend, "train"))
     if hasattr(module, "train_step_"):
         return module.train_step_(x, targets, stacked, plan, state, rates, loss, AdamRule(*rule))
     return plain_step_(module, x, targets, stacked, plan, state, rates, loss, AdamRule(*rule))
 
 
 @train_step.register_fake
-def _(
-    x: Tensor,
-    targets: Tensor,
-    params: Sequence[Tensor],
-    first: Sequence[Tensor],
-    second: Sequence[Tensor],
-    step: Tensor,
-    rates: Tensor,
-    biased: Sequence[int],
-    order: Tensor,
-    inverse: Tensor,
-    offsets: Tensor,
-    activation: str,
-    loss: str,
-    rule: Sequence[float],
-    backend: str,
-) -> Tensor:
+def _(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0])

@@ -19,10 +19,11 @@ from kernels.plan import Plan, route
 from kernels.stacking import MLPStack
 
 if TYPE_CHECKING:
-    from kernels.bench import Workload
+    from kernels.bench import Settings, Workload
 
 LOOP_PART = 256  # modules that the Python loop really runs; its time is scaled to all
 PADDED_LIMIT = 1 << 27  # floats that a padded batch may have (512 MB)
+QUICK_PADDED_LIMIT = 1 << 24  # in a quick run: padding Zipf's rows takes seconds a call, and is never the best peer
 
 # (inputs, weights, biases) -> answers; inputs as `inputs` made them
 Network = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
@@ -46,12 +47,13 @@ class Peer:
     network: Network
     compiled: bool = False
 
-    def fits(self, work: Workload, device: str, quick: bool) -> bool:
-        """False where the peer cannot run this workload, or (compiled) where there is no time for it."""
-        if self.compiled and quick:
+    def fits(self, work: Workload, settings: Settings) -> bool:
+        """False where the peer cannot run this workload, or where there is no time for it."""
+        if self.compiled and (settings.quick or not settings.compiled):
             return False
         if self.name == "padded_bmm":
-            return work.spread != "uniform" and _padded_floats(work) <= PADDED_LIMIT
+            most = QUICK_PADDED_LIMIT if settings.quick else PADDED_LIMIT
+            return work.spread != "uniform" and _padded_floats(work) <= most
         if self.name == "grouped_mm" and any(width % 4 for width in work.widths):
             return False  # torch asks for rows of a multiple of 16 bytes
         return self.ragged or work.spread == "uniform"

@@ -58,6 +58,18 @@ class Plan:
             self.cache["identity"] = same and bool(torch.equal(self.order, natural))
         return self.cache["identity"]
 
+    def shaped(self, pairs: Tensor, combine: bool) -> Tensor:
+        """Answers [N, D] in pair order -> [T, D] (combined by the gate, or one choice) or [T, K, D]."""
+        answers = pairs.reshape(self.n_rows, self.n_choices, pairs.shape[1])
+        if combine:
+            assert self.gate is not None
+            return (answers * self.gate[:, :, None]).sum(1)
+        return answers if self.many else answers[:, 0]
+
+    def sum_choices(self, pairs: Tensor) -> Tensor:
+        """[N, D] in pair order -> [T, D]: what a row gets that all its choices read."""
+        return pairs.reshape(self.n_rows, self.n_choices, pairs.shape[1]).sum(1)
+
     def host_offsets(self) -> list[int]:
         """The offsets as Python ints. On a GPU this waits for the device once; the Triton backend never calls it."""
         if "offsets" not in self.cache:

@@ -31,20 +31,12 @@ def _each(x: Tensor, plan: Plan, function) -> Tensor:
     return torch.cat(parts)[plan.inverse.long()]
 
 
-def _shaped(pairs: Tensor, plan: Plan, combine: bool) -> Tensor:
-    result = pairs.reshape(plan.n_rows, plan.n_choices, pairs.shape[1])
-    if combine:
-        assert plan.gate is not None
-        return (result * plan.gate[:, :, None]).sum(1)
-    return result if plan.many else result[:, 0]
-
-
 def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     def one(module: int, rows: Tensor) -> Tensor:
         y = rows @ weight[module]
         return y if bias is None else y + bias[module]
 
-    return _shaped(_each(x, plan, one), plan, combine=False)
+    return plan.shaped(_each(x, plan, one), combine=False)
 
 
 def ragged_mlp(
@@ -57,7 +49,7 @@ def ragged_mlp(
             rows = rows if bias is None else rows + bias[module]
         return rows
 
-    return _shaped(_each(x, plan, one), plan, combine)
+    return plan.shaped(_each(x, plan, one), combine)
 
 
 def ragged_softmax_xent(

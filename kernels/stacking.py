@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,20 @@ class MLPStack:
     @property
     def params(self) -> list[Tensor]:
         """All stacked tensors: weight and bias of the first layer, then of the next (biases that are None left out)."""
-        both = [(w, b) for w, b in zip(self.weights, self.biases, strict=True)]
+        both = zip(self.weights, self.biases, strict=True)
         return [t for pair in both for t in pair if t is not None]
+
+    @property
+    def biased(self) -> list[bool]:
+        """Which layers have a bias."""
+        return [b is not None for b in self.biases]
+
+
+def by_layer(tensors: Iterable[Tensor], biased: Sequence[bool | int]) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Tensors in the order of `MLPStack.params` -> (weights, biases with None where there is none)."""
+    queue = iter(tensors)
+    pairs = [(next(queue), next(queue) if has else None) for has in biased]
+    return [w for w, _ in pairs], [b for _, b in pairs]
 
 
 def _layers(module: nn.Module) -> tuple[list[nn.Linear], str]:

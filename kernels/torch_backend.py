@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.plan import Plan
+from kernels.reference import ACTIVATION
 
-ACTIVATION = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 LOOP_MODULES = 48  # at most so many busy modules: one product each costs less than padding
 LOOP_ROWS = 256  # mean rows per busy module from which one product each keeps the cores busy
 
@@ -39,17 +38,16 @@ class _Sort(torch.autograd.Function):
 
 
 class _Unsort(torch.autograd.Function):
-    """Position order [N, D] -> pair order [T, K, D]."""
+    """Position order [N, D] -> pair order [N, D]; the reverse of `_Sort`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
         ctx.plan = plan
-        return x.index_select(0, plan.inverse).reshape(plan.n_rows, plan.n_choices, x.shape[1])
+        return x.index_select(0, plan.inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan = ctx.plan
-        return grads[0].reshape(plan.n_pairs, grads[0].shape[2]).index_select(0, plan.order), None
+        return grads[0].index_select(0, ctx.plan.order), None
 
 
 def sort_rows(x: Tensor, plan: Plan) -> Tensor:
@@ -58,14 +56,8 @@ def sort_rows(x: Tensor, plan: Plan) -> Tensor:
 
 def unsort_rows(x: Tensor, plan: Plan, combine: bool) -> Tensor:
     """Position order [N, D] -> [T, D] (combined, or one choice) or [T, K, D]."""
-    if plan.identity:
-        pairs = x.reshape(plan.n_rows, 1, x.shape[1])
-    else:
-        pairs: Tensor = _Unsort.apply(x, plan)  # pyright: ignore[reportAssignmentType]
-    if combine:
-        assert plan.gate is not None
-        return (pairs * plan.gate[:, :, None]).sum(1)
-    return pairs if plan.many else pairs[:, 0]
+    pairs: Tensor = x if plan.identity else _Unsort.apply(x, plan)  # pyright: ignore[reportAssignmentType]
+    return plan.shaped(pairs, combine)
 
 
 def buckets(plan: Plan) -> list[tuple[Tensor, Tensor, Tensor, bool]]:
@@ -256,5 +248,5 @@ def pairs_backward(
         dy = dx if layer == 0 else _SLOPE[activation](dx, before[layer])
     pairs = dy.index_select(0, plan.inverse)
     if len(x) != plan.n_pairs:
-        pairs = pairs.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+        pairs = plan.sum_choices(pairs)
     return pairs, d_weights, d_biases

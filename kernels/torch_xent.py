@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from kernels.plan import Plan
 from kernels.precision import bfloat16_products
+from kernels.threads import threads_for
 from kernels.torch_backend import sort_rows, unsort_rows
 from kernels.vocabulary import Vocabulary
 
 SAVE_BYTES = 1 << 29
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 1024  # of a module that one pass takes: a bound on memory (logits, or their gradient)
 LOGIT_ROWS = 128
-"""Rows whose float32 logits are made and used up at a time where products are AMX's: 1,024 rows of width 64 times 8,192
-tokens take 3.6 ms in blocks of 128 and 9 to 20 ms at once (one core of a Xeon), since memory is written over."""
+"""Rows whose float32 logits are made and used up at a time where torch makes them and bfloat16 is what is kept: with
+AMX, 1,024 rows of width 64 times 8,192 tokens take 3.6 ms in blocks of 128 and 9 to 20 ms at once (one core of a Xeon),
+since the same memory is written over."""
 SMALL_WORK = 1 << 20  # multiply-adds below which waking a second thread costs more than it brings
 # (hidden [R, D], table [V, D], bias [V], targets [R], loss [R], low) -> softmax minus one-hot [R, V]; writes the loss
 Pass = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, bool], Tensor]
@@ -44,7 +45,7 @@ def torch_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
 
 
 def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
-    """The same in one sweep per row: float32 on a CPU only."""
+    """The same in one sweep per row: tensors in float32 on a CPU only."""
     from kernels import numba_bfloat16, numba_xent
 
     bias = hidden.new_zeros(len(table)) if bias is None else bias.contiguous()
@@ -64,14 +65,16 @@ def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
     return excess
 
 
+PASSES: dict[str, Pass] = {"torch": torch_pass, "cpu": numba_pass}  # by backend
+
+
 def _fused_pass(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     """As numba_pass in low precision; a few rows' logits at a time are made and used up in the cache."""
     from kernels import numba_bfloat16 as nb
     from kernels import numba_xent as nx
 
     columns, words = (-(-len(table) // nb.COLUMNS) * nb.COLUMNS, (table.shape[1] + 1) // 2)
-    small = len(hidden) * table.numel() < SMALL_WORK
-    threads = 1 if small else min(torch.get_num_threads(), numba.get_num_threads())
+    threads = threads_for(len(hidden) * table.numel(), SMALL_WORK)
     packed = np.empty((columns // nb.LANES, words, nb.LANES), np.uint32)
     pairs = np.empty((len(hidden), words), np.uint32)
     excess = torch.empty(len(hidden), len(table), dtype=torch.bfloat16)
@@ -91,7 +94,7 @@ def _logits(hidden: Tensor, table: Tensor, low: bool) -> Tensor:
 
 
 def _busy(vocabulary: Vocabulary, plan: Plan) -> list[tuple[slice, slice]]:
-    """(positions, vocabulary entries) of each module with rows, in blocks whose logits stay near the cache."""
+    """(positions, vocabulary entries) of each module with rows, at most BLOCK_ROWS of them at a time."""
     starts, offsets = vocabulary.host_offsets(), plan.host_offsets()
     return [
         (slice(row, min(row + BLOCK_ROWS, offsets[m + 1])), slice(starts[m], starts[m + 1]))

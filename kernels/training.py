@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from kernels import adam
 from kernels.adam import AdamRule, AdamState
 from kernels.checks import row_modules
 from kernels.plan import Plan
-from kernels.stacking import MLPStack
+from kernels.stacking import MLPStack, by_layer
 
 
 def row_losses(answers: Tensor, targets: Tensor, loss: str) -> Tensor:
@@ -25,15 +26,34 @@ def row_losses(answers: Tensor, targets: Tensor, loss: str) -> Tensor:
     return F.cross_entropy(answers, targets.long(), reduction="none")
 
 
+def _share(plan: Plan, answers: Tensor) -> Tensor:
+    """[T], in the answers' dtype: what a row counts for in the mean over its module's rows."""
+    return (1 / plan.counts.clamp(min=1).to(answers.dtype)).index_select(0, row_modules(plan))
+
+
 def loss_gradient(answers: Tensor, targets: Tensor, loss: str, plan: Plan) -> Tensor:
     """Gradient [T, D] of every module's mean loss by its answers [T, D], without autograd."""
-    share = (1 / plan.counts.clamp(min=1).to(answers.dtype)).index_select(0, row_modules(plan))[:, None]
+    share = _share(plan, answers)[:, None]
     if loss == "mse":
         return (answers - targets) * (2 / answers.shape[1]) * share
     if loss == "logistic":
         return (torch.sigmoid(answers) - targets) / answers.shape[1] * share
     one_hot = F.one_hot(targets.long(), answers.shape[1]).to(answers.dtype)
     return (torch.softmax(answers, 1) - one_hot) * share
+
+
+def groups_in_place(stacked: MLPStack, state: AdamState, backend: str) -> list[list[Any]]:
+    """Weights and biases, then those of both moments, for a backend that writes to their memory as it lies.
+
+    Raises:
+        ValueError: one of them is not contiguous.
+    """
+    groups: list[list[Any]] = []
+    for tensors in (stacked.params, state.first, state.second):
+        if not all(t.is_contiguous() for t in tensors):
+            raise ValueError(f"the {backend} backend updates in place: parameters and moments must be contiguous")
+        groups += by_layer(tensors, stacked.biased)
+    return groups
 
 
 @torch.no_grad()
@@ -68,14 +88,11 @@ def step_(
     loss: str,
     rule: AdamRule,
 ) -> Tensor:
+    """Forward and backward by autograd, then Adam; network: (weights, biases) -> answers [T, D]."""
     leaves = [p.detach().requires_grad_() for p in stacked.params]
-    queue = iter(leaves)
-    pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
     with torch.enable_grad():
-        weights, biases = [w for w, _ in pairs], [b for _, b in pairs]
-        answers = network(weights, biases)
+        answers = network(*by_layer(leaves, stacked.biased))
         losses = row_losses(answers.reshape(plan.n_rows, answers.shape[-1]), targets, loss)
-        share = 1 / plan.counts.clamp(min=1).to(answers.dtype)
-        grads = torch.autograd.grad((losses * share.index_select(0, row_modules(plan))).sum(), leaves)
+        grads = torch.autograd.grad((losses * _share(plan, answers)).sum(), leaves)
     adam.step_([p.detach() for p in stacked.params], list(grads), state, lr, rule, plan.touched)
     return losses.detach()

@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.adam import AdamRule, AdamState
+from kernels.adam import AdamRule, AdamState, rates
 from kernels.plan import Plan
 from kernels.stacking import MLPStack
+from kernels.training import groups_in_place, loss_gradient, row_losses
 
 ACTIVATION = {"none": 0, "relu": 1, "gelu": 2, "silu": 3}
 LAYERS = 4
 UPDATE_BLOCK = 32  # of a weight in one program: with its moments a larger one spills registers on sm_90
 
 
-def _power(width: int, low: int = 16) -> int:
-    return max(low, 1 << (width - 1).bit_length())
+def padded_width(width: int) -> int:
+    """Rounded up to a power of two of at least 16, the least that a product in Triton takes."""
+    return max(16, 1 << (width - 1).bit_length())
 
 
 def tile_rows(plan: Plan) -> int:
@@ -56,7 +58,7 @@ def linear(
     tile = tile_rows(plan)
     module, start = plan.tiles(tile)
     strides = weight.stride()
-    block_in, block_out = min(64, _power(n_in)), min(64, _power(n_out))
+    block_in, block_out = min(64, padded_width(n_in)), min(64, padded_width(n_out))
     grid = (plan.tile_bound(tile), -(-n_out // block_out))
     linear_tiles[grid](
         x, weight, x if bias is None else bias, x if before is None else before, out, plan.offsets, module, start,
@@ -88,7 +90,7 @@ def gradients(
     n_in, n_out = weight.shape[1:]
     if n_in == 0 or n_out == 0:
         return d_weight, d_bias
-    block_in, block_out = min(64, _power(n_in)), min(64, _power(n_out))
+    block_in, block_out = min(64, padded_width(n_in)), min(64, padded_width(n_out))
     grid = (plan.n_modules, -(-n_in // block_in), -(-n_out // block_out))
     weight_gradient[grid](
         x, grad, d_weight, d_weight if d_bias is None else d_bias, plan.offsets,
@@ -120,7 +122,7 @@ def pairs_forward(
     """x [T, D0], or [N, D0] in pair order -> answers [N, D] in pair order."""
     x, weights = x.contiguous(), [w.contiguous() for w in weights]
     biases = [None if b is None else b.contiguous() for b in biases]
-    widest = max(_power(width) for w in weights for width in w.shape[1:])
+    widest = max(padded_width(width) for w in weights for width in w.shape[1:])
     tile = fused_tile(tile_rows(plan), widest, x.element_size() == 2)
     if len(weights) == 1 or tile is None:
         return _layer_by_layer(x, weights, biases, plan, activation, scatter=True)[-1]
@@ -133,7 +135,7 @@ def pairs_forward(
     widths = [weights[0].shape[1], *(w.shape[2] for w in weights)]
     missing = LAYERS + 1 - len(widths)
     widths += [0] * missing
-    padded = [_power(max(1, w)) for w in widths]
+    padded = [padded_width(max(1, w)) for w in widths]
     tensors: list[Tensor] = []
     for layer in range(LAYERS):
         inside = layer < len(weights)
@@ -201,7 +203,7 @@ def pairs_backward(
             )  # fmt: skip
     d_x = grad if need_x else None
     if d_x is not None and len(x) != plan.n_pairs:
-        d_x = d_x.reshape(plan.n_rows, plan.n_choices, x.shape[1]).sum(1)
+        d_x = plan.sum_choices(d_x)
     return d_x, d_weights, d_biases
 
 
@@ -217,24 +219,17 @@ def train_step_(
     rule: AdamRule,
 ) -> Tensor:
     """One step of all networks: a weight's gradient goes into its update where it is made. No wait for the device."""
-    from kernels.training import loss_gradient, row_losses
     from kernels.triton_kernels import weight_update
 
-    groups: list[list[Tensor | None]] = []
-    for tensors in (stacked.params, state.first, state.second):
-        if not all(t.is_contiguous() for t in tensors):
-            raise ValueError("the triton backend updates in place: parameters and moments must be contiguous")
-        queue = iter(tensors)
-        pairs = [(next(queue), None if b is None else next(queue)) for b in stacked.biases]
-        groups += [[w for w, _ in pairs], [b for _, b in pairs]]
+    groups = groups_in_place(stacked, state, "triton")
     x = x.detach().contiguous()
     values = _layer_by_layer(x, stacked.weights, stacked.biases, plan, stacked.activation, scatter=True)
     answers = values[-1]  # one choice per row: pair order is row order
     losses, grad = row_losses(answers, targets, loss), loss_gradient(answers, targets, loss, plan)
     state.step += plan.touched
     steps = state.step.double()
-    rate = lr.to(steps) if isinstance(lr, Tensor) else torch.full_like(steps, lr)
-    rates = (rate / (1 - rule.beta1**steps)).float()
+    rate = rates(lr, state.step)
+    first_scales = (rate / (1 - rule.beta1**steps)).float()
     scales = (1 / torch.sqrt(1 - rule.beta2**steps)).float()
     keeps = (1 - rate * rule.weight_decay).float()
     last = len(stacked.weights) - 1
@@ -249,12 +244,12 @@ def train_step_(
         below = (
             linear(grad, weight, None, plan, source=ends, slope=kind, before=before, transposed=True) if layer else grad
         )
-        block_in, block_out = (min(UPDATE_BLOCK, _power(max(1, n))) for n in (n_in, n_out))
+        block_in, block_out = (min(UPDATE_BLOCK, padded_width(max(1, n))) for n in (n_in, n_out))
         moved = [group[layer] if group[layer] is not None else weight for group in groups]
         if plan.n_pairs and n_out:
             weight_update[(plan.n_modules, -(-max(1, n_in) // block_in), -(-n_out // block_out))](
                 before, grad, moved[0], moved[2], moved[4], moved[1], moved[3], moved[5], plan.offsets,
-                plan.rows, plan.order, rates, scales, keeps, n_in, n_out, rule.beta1, rule.beta2, rule.eps,
+                plan.rows, plan.order, first_scales, scales, keeps, n_in, n_out, rule.beta1, rule.beta2, rule.eps,
                 GATHER=layer == 0, SCATTER=layer == last, BIAS=bias is not None, ACTIVATION=ACTIVATION[kind],
                 PRECISION="ieee", TILE=tile_rows(plan), BLOCK_IN=block_in, BLOCK_OUT=block_out, num_warps=4,
             )  # fmt: skip

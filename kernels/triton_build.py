@@ -95,7 +95,7 @@ def _names(names: str, kind: str) -> dict[str, str]:
 
 
 def configurations(quick: bool = False) -> Iterator[tuple[Any, str, dict[str, str], dict[str, Any]]]:
-    """(kernel, dtype, signature, constants) of what triton_backend launches.
+    """(kernel, dtype, signature, constants) of what triton_backend, triton_xent and triton_cnn launch.
 
     Blocks that differ between the two widths need no more than the larger of them on both sides, which is here. quick:
     only the hungriest of each kernel, in float32 and bfloat16.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.triton_backend import ACTIVATION, _power
+from kernels.triton_backend import ACTIVATION, padded_width
 
 TILE = 64
 
@@ -37,7 +37,7 @@ def forward(
         size = n_in * height * width
         steps = (size, 0) if shared and layer == 0 else (n_modules * size, size)
         most = widest_block(values.element_size() == 2)
-        block_in, block_out = min(most, _power(n_in)), min(most, _power(n_out))
+        block_in, block_out = min(most, padded_width(n_in)), min(most, padded_width(n_out))
         convolution[(-(-high * wide // TILE), -(-n_out // block_out), batch * n_modules)](
             values, weight, weight if bias is None else bias.contiguous(), out, n_modules, n_in, height, width, n_out,
             high, wide, stride, *steps, KERNEL=k, BIAS=bias is not None,

@@ -1,4 +1,4 @@
-"""The GPU kernels. Imported only where triton is wanted: this is the one file that imports it.
+"""The GPU kernels of networks and convolutions. This file and triton_xent_kernels.py import triton: load them last.
 
 One program takes one tile of rows, all of one module, so the weights of a module are read once per tile and stay in
 cache while its tiles run. No atomics: every number is written by one program, in one order.

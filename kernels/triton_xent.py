@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.plan import Plan
-from kernels.triton_backend import _power, tile_rows
+from kernels.triton_backend import padded_width, tile_rows
 from kernels.vocabulary import Vocabulary
 
 WIDEST = 128  # of hidden, rounded up to a power of two: beyond it a program's registers do not hold its sums
@@ -48,7 +48,7 @@ def _common(
     hidden: Tensor, output: Tensor, bias: Tensor | None, vocabulary: Vocabulary, plan: Plan, low: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any], int]:
     """(tensors of every launch, constants, rows per tile)."""
-    padded = _power(hidden.shape[1])
+    padded = padded_width(hidden.shape[1])
     tile, block = blocks(tile_rows(plan), padded, low or hidden.element_size() == 2)
     tensors = (output, output if bias is None else bias, plan.order if vocabulary.ids is None else vocabulary.ids,
                vocabulary.offsets, plan.offsets)  # fmt: skip

@@ -46,11 +46,15 @@ class Vocabulary:
             raise IndexError(f"Vocabulary.ids must lie in 0 .. {self.n_tokens - 1}")
         self._refuse_repeats()
 
-    def _refuse_repeats(self) -> None:
+    def _keys(self) -> tuple[Tensor, Tensor]:
+        """(int64 module * n_tokens + id in ascending order, entry of each)."""
         assert self.ids is not None
         sizes = self.offsets[1:] - self.offsets[:-1]
         module = torch.repeat_interleave(torch.arange(len(sizes), device=self.ids.device), sizes)
-        keys = torch.sort(module * self.n_tokens + self.ids).values
+        return torch.sort(module * self.n_tokens + self.ids)
+
+    def _refuse_repeats(self) -> None:
+        keys, _ = self._keys()
         same = torch.nonzero(keys[1:] == keys[:-1])
         if len(same):
             key = int(keys[int(same[0])])
@@ -94,10 +98,8 @@ class Vocabulary:
         if module.shape != token.shape or module.dim() != 1:
             raise ValueError(f"module {tuple(module.shape)} and token {tuple(token.shape)} must both be [T]")
         if "keys" not in self.cache:
-            sizes = self.offsets[1:] - self.offsets[:-1]
-            owner = torch.repeat_interleave(torch.arange(len(sizes), device=self.ids.device), sizes)
-            keys, place = torch.sort(owner * self.n_tokens + self.ids)
-            self.cache["keys"] = (keys, place - self.offsets[owner[place]])
+            keys, entry = self._keys()
+            self.cache["keys"] = (keys, entry - self.offsets[keys // self.n_tokens])
         keys, local = self.cache["keys"]
         if len(keys) == 0:
             return torch.full_like(token, -1, dtype=torch.int64)

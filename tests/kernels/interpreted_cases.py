@@ -13,6 +13,7 @@ from kernels import (
     MLPStack,
     Vocabulary,
     explain,
+    first_use,
     module_cnn,
     ragged_linear,
     ragged_mlp,
@@ -207,6 +208,28 @@ def test_training_step_matches_the_cpu_backend(loss, widths):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("operation", list(first_use.CHECKS))
+def test_the_check_of_a_first_use_passes(operation, dtype):
+    """Here the interpreter stands for the GPU: what the check compares is equal to well within what it allows."""
+    assert first_use.failure(operation, torch.device("cpu"), dtype) == ""
+    seen = 0
+    for name, got, want, precision in first_use.CHECKS[operation](torch.device("cpu"), dtype):
+        if got is not None and want is not None:
+            gap = float((got.double() - want).norm() / want.double().norm())
+            assert gap < first_use.TOLERANCE[precision] / 3, (name, gap)
+            seen += 1
+    assert seen > 4
+
+
+def test_the_check_of_a_first_use_finds_wrong_products(monkeypatch):
+    """The interpreter's bfloat16 products are wrong: a kernel that really fails does not pass."""
+    monkeypatch.setattr(first_use, "interpreted", lambda: False)
+    monkeypatch.setattr(first_use, "_found", {})
+    with pytest.warns(RuntimeWarning, match="ragged_softmax_xent: its Triton kernels failed their check on cpu"):
+        assert "loss differs by" in first_use.failure("xent", torch.device("cpu"), torch.float32)
+
+
 def test_refusals():
     plan = route(torch.tensor([0, 1]), n_modules=2)
     x, weight = torch.zeros(2, 4), torch.zeros(2, 4, 4)
@@ -214,4 +237,5 @@ def test_refusals():
         ragged_linear(x.double(), weight.double(), None, plan, backend="triton")
     with pytest.raises(ValueError, match="the interpreter's bfloat16 products are wrong"):
         ragged_linear(x.bfloat16(), weight.bfloat16(), None, plan, backend="triton")
-    assert explain(plan, [weight], "triton").startswith("triton: asked for by argument")
+    told = explain(plan, [weight], "triton")
+    assert told.startswith("triton: asked for by argument") and told.endswith("nobody has run them on a GPU yet")

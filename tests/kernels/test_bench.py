@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from kernels import bench as kernels_bench
 from kernels import bench_cnn, ragged_mlp, route
-from kernels.bench import Workload, geometric_mean, workloads
+from kernels.bench import Settings, Workload, workloads
 from kernels.cli import kernels
 from kernels.peers import PEERS
 from kernels.stacking import MLPStack
@@ -27,7 +28,7 @@ def test_peers_compute_the_same(spread):
     want = ragged_mlp(x, stacked.weights, stacked.biases, plan, backend="reference")[plan.rows.long()]
     seen = []
     for peer in PEERS:
-        if peer.compiled or peer.name == "loop" or not peer.fits(work, "cpu", True):
+        if peer.compiled or peer.name == "loop" or not peer.fits(work, Settings(quick=True)):
             continue
         given, _ = peer.inputs(x, goal, plan)
         got = peer.network(given, stacked.weights, stacked.biases)
@@ -113,6 +114,14 @@ def test_refusals():
         assert none.exit_code == 2 and "no CUDA device here" in none.output
 
 
-def test_selection_and_mean():
+def test_a_quick_run_leaves_out_what_takes_minutes():
+    zipf = next(w for w in workloads("cpu", True) if w.spread == "zipf")
+    left_out = {p.name for p in PEERS if p.fits(zipf, Settings()) and not p.fits(zipf, Settings(quick=True))}
+    assert left_out == {"padded_bmm"}
+    even = replace(zipf, spread="uniform")
+    ways = [{p.name for p in PEERS if p.fits(even, s)} for s in (Settings(), Settings(compiled=False))]
+    assert ways[0] - ways[1] == {"vmap_compiled", "baddbmm_compiled"}
+
+
+def test_selection():
     assert len(workloads("cpu", False)) == 18 and workloads("cuda", False)[0].n_modules == 1024
-    assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)

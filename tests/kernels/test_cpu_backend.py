@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import AdamState, MLPStack, explain, ragged_mlp, route, train_step_
+from kernels import AdamState, MLPStack, explain, ragged_mlp, route, threads, train_step_
 from kernels import cpu_backend as cpu
 
 
@@ -50,8 +50,8 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
 
 
 def test_borders_share_the_work(monkeypatch):
-    monkeypatch.setattr(cpu.torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(cpu.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
     plan = route(torch.cat([torch.zeros(5000, dtype=torch.int64), torch.arange(5000) % 500]), n_modules=500)
     borders = cpu._borders(plan, [32, 32, 8])
     assert borders.tolist()[0] == 0 and borders.tolist()[-1] == 500 and len(borders) == 3

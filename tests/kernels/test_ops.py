@@ -11,7 +11,9 @@ from kernels import (
     AdamState,
     MLPStack,
     Vocabulary,
+    embedding_linear,
     ops,
+    ops_embedding,
     ops_train,
     ragged_linear,
     ragged_mlp,
@@ -53,6 +55,18 @@ def _xent_args(backend, dtype, shared=True, has_bias=True):
     return (*tables, vocabulary.offsets, vocabulary.ids, plan.order, plan.inverse, plan.offsets, False, backend)
 
 
+def _embedding_args(padding, low, rows=7, dtype=torch.float32):
+    ids = torch.randint(0, 11, (rows, 3), generator=GENERATOR)
+    return (
+        ids,
+        _normal(rows, 3, dtype=dtype),
+        _normal(11, 4, dtype=dtype),
+        _normal(3, 4, 5, dtype=dtype),
+        padding,
+        low,
+    )
+
+
 CHOICES = [torch.tensor([2, 0, 2, 2]), torch.tensor([[2, 0], [1, 1], [0, 2]]), torch.zeros(0, dtype=torch.int64)]
 
 
@@ -76,6 +90,14 @@ def test_opcheck_xent(backend, dtype, shared, has_bias):
     torch.library.opcheck(ops.xent_backward, (torch.ones(5, dtype=dtype), *plain))
 
 
+@pytest.mark.parametrize(("padding", "low"), [(-1, False), (10, False), (10, True)])
+def test_opcheck_embedding(padding, low):
+    args = _embedding_args(padding, low)
+    torch.library.opcheck(ops_embedding.layer, args)
+    plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+    torch.library.opcheck(ops_embedding.layer_backward, (torch.ones(7, 5), *plain))
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 def test_gradcheck(choice, backend):
@@ -95,6 +117,17 @@ def test_gradcheck(choice, backend):
     if backend == "torch":
         args = _mlp_args("torch", torch.float64, choice, 4)
         assert torch.autograd.gradcheck(lambda x, *params: ops.mlp(x, list(params), *args[2:]), (args[0], *args[1]))
+
+
+@pytest.mark.parametrize("padding", [None, 10])
+@pytest.mark.parametrize("backend", [None, "torch", "reference"])
+def test_gradcheck_embedding(backend, padding):
+    ids, *floats, _, _ = _embedding_args(-1, False, dtype=torch.float64)
+
+    def layer(scale, table, weight):
+        return embedding_linear(ids, scale, table, weight, padding=padding, backend=backend)
+
+    assert torch.autograd.gradcheck(layer, floats)
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])
@@ -152,6 +185,37 @@ def test_the_loss_compiles_into_one_graph_and_still_looks_at_the_targets():
         torch.testing.assert_close(a, b)
     with pytest.raises(IndexError, match="target 2 of row 0 is out of range"):
         compiled(*inputs, torch.tensor([2, 2, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("padding", [None, 10])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_embedding_layer_compiles_into_one_graph_and_still_looks_at_the_ids(precision, padding):
+    """Bit for bit what runs without the compiler: inside it is the same code, in either precision of products."""
+    ids, *floats, _, _ = _embedding_args(-1, False)
+
+    def run(ids, *floats):
+        return torch.cos(embedding_linear(ids, *floats, padding=padding, precision=precision)).sum()
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    want, got = run(ids, *floats), compiled(ids, *floats)
+    assert torch.equal(got, want)
+    for a, b in zip(torch.autograd.grad(got, floats), torch.autograd.grad(want, floats), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(IndexError, match="id 11 is out of range: the table has 11 rows"):
+        compiled(torch.full_like(ids, 11), *floats)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.float32), (None, torch.float64)])
+def test_the_plain_embedding_layer_compiles_into_one_graph(backend, dtype):
+    ids, *floats, _, _ = _embedding_args(-1, False, dtype=dtype)
+
+    def run(*floats):
+        return torch.cos(embedding_linear(ids, *floats, padding=10, backend=backend)).sum()
+
+    want, got = run(*floats), torch.compile(run, fullgraph=True, backend="aot_eager")(*floats)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(torch.autograd.grad(got, floats), torch.autograd.grad(want, floats), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def _stacked(dtype):
