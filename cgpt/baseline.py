@@ -97,9 +97,8 @@ class BaselineConfig:
                 wanted = shape.intermediate_size + 32 * round(missing / 32)
                 shape = replace(shape, intermediate_size=min(max(wanted, 3 * width // 64 * 32), 4 * width))
                 distance = abs(math.log(shape.parameters / target_parameters))
-                usual = abs(math.log(width / layers / WIDTH_BY_DEPTH)) + abs(
-                    math.log(shape.intermediate_size / width * 3 / 8)
-                )
+                by_depth, by_width = width / layers / WIDTH_BY_DEPTH, shape.intermediate_size / width * 3 / 8
+                usual = abs(math.log(by_depth)) + abs(math.log(by_width))
                 if best is None or distance + 0.05 * usual < best[0]:
                     best = distance + 0.05 * usual, shape
         assert best is not None
@@ -109,12 +108,12 @@ class BaselineConfig:
     def of_shape(cls, width: int, layers: int, vocab_size: int, **options: Any) -> BaselineConfig:
         """The usual proportions: SwiGLU of 8/3 times the width, rounded up to a multiple of 32.
 
-        Heads are 64 wide where that divides the width, and `bf16` is on where this processor has it in hardware,
+        Heads are 64 wide where that gives two or more, and `bf16` is on where this processor has it in hardware,
         unless the options say otherwise.
         """
         from kernels.precision import multiplies_bfloat16
 
-        options = {"bf16": multiplies_bfloat16(), "head_width": 32 if width % 64 else 64, **options}
+        options = {"bf16": multiplies_bfloat16(), "head_width": 32 if width % 64 or width < 128 else 64, **options}
         return cls(vocab_size, width, layers, -(-width * 8 // 3 // 32) * 32, **options)
 
 

@@ -201,11 +201,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in sorted(rows, key=lambda row: row["bits_per_byte"]):
         bigrams = f"{row['bigram_rows']:,} x {row['bigram_width']}" if row["bigram_rows"] else "-"
+        rate = f"{row['bigram_rate'] * row['learning_rate']:.2g}" if row["bigram_rows"] else "-"
         lines.append(
             f"| {row['bits_per_byte']:.4f} | {row['accuracy']:.1%} | {row['learning_rate']:.2g} "
             f"| {row['matrix_rate']:.2g} | {row['hidden_size']} x {row['layers']} x {row['intermediate_size']} "
             f"| {row['batch_tokens']:,} | {row['context']} | {row['head_width']} | {bigrams} "
-            f"| {row['bigram_rate'] * row['learning_rate']:.2g} | {row['seed']} "
+            f"| {rate} | {row['seed']} "
             f"| {row['parameters']:,} | {row['steps']:,} | {row['step_seconds']:.3f} |"
         )
     return "\n".join(lines)
@@ -218,7 +219,7 @@ def document(record: dict[str, Any]) -> str:
     arithmetic = "bfloat16" if all(row["bf16"] for row in record["rows"]) else "float32"
     return (
         "# Tuning the monolithic baseline\n\n"
-        f"`python -m eval.studies.baseline_lr {options}` and the corpus, products in {arithmetic}: "
+        f"`python -m eval.studies.baseline_lr {options}` with the corpora named here, products in {arithmetic}: "
         f"{setting['train_bytes']:,} bytes to train on ({setting['train']}), {setting['validation_bytes']:,} to choose "
         f"by ({setting['validation']}), {setting['vocab_size']:,} tokens. A setting's number of steps is the seconds "
         "divided by what its step takes while nobody disturbs it (`seconds per step`), so that others at work on the "
