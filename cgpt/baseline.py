@@ -1,10 +1,10 @@
 """The root cut: one small transformer answers everything. The monolith that a constructed model is compared with.
 
 Today's small transformer in transformers' own Qwen3 classes: RMSNorm, rotary positions, normalised queries and keys,
-SwiGLU, tied embeddings, outputs of each layer that start at zero. Matrices are trained with Muon, embeddings and norms
-with AdamW at a rate of their own, with warm-up and a linear warm-down over the budget, on the constructed model's
-tokens. A file is scored with overlapping windows, so that every token but a file's first few has at least half a
-context to its left.
+SwiGLU, tied embeddings, a hashed bigram embedding, outputs of each layer that start at zero. Matrices are trained with
+Muon, embeddings and norms with AdamW at a rate of their own, with warm-up and a linear warm-down over the budget, on
+the constructed model's tokens. A file is scored with overlapping windows, so that every token but a file's first few
+has at least half a context to its left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from ontology.errors import ConstructibleError
 from ontology.io import make_folder
 
 END = 0  # token that ends every file; also what stands before a file's first token
-HEAD_WIDTH = 32
+WIDTH_STEP = 32
+WIDTH_BY_DEPTH = 64  # wide and shallow: a layer less is a step sooner
 
 Ids = UInt16[np.ndarray, "tokens"]  # of all documents, one after another
 Offsets = Int64[np.ndarray, "documents_and_one"]  # where each document begins in the ids, and the end of the last
@@ -38,7 +39,7 @@ class BaselineConfig:
 
     Attributes:
         vocab_size: tokens, `<end>` included.
-        hidden_size: width; a multiple of 32 (the width of a head).
+        hidden_size: width; a multiple of `head_width`.
         layers: depth.
         intermediate_size: width of the SwiGLU layer.
         context: tokens that a position may look back over, and the length of a training row.
@@ -47,6 +48,10 @@ class BaselineConfig:
             `warm_down`; that of norms is 0.3 of it.
         matrix_rate: the same for the matrices of the layers, trained with Muon (Jordan and others 2024).
         bf16: run matrix products in bfloat16 while training (weights, moments and scores stay float32).
+        head_width: of an attention head. Attention costs by the head: of 64 it takes half the time of 32.
+        bigram_rows: of the hashed bigram embedding (cgpt.transformer); 0 is none.
+        bigram_width: of its rows.
+        bigram_rate: its rate, as a share of `learning_rate`. A row is seen rarely, and Adam's step grows with rarity.
     """
 
     vocab_size: int
@@ -62,29 +67,38 @@ class BaselineConfig:
     clip_norm: float = 1.0
     bf16: bool = False
     seed: int = 0
+    head_width: int = 32
+    bigram_rows: int = 0
+    bigram_width: int = 32
+    bigram_rate: float = 0.3
 
     @property
     def parameters(self) -> int:
-        """Trained floats: tied embeddings, four attention and three feed-forward matrices and four norms per layer."""
+        """Trained floats: tied embeddings, four attention and three feed-forward matrices and four norms per layer,
+        bigrams and the matrix that widens them."""
         width = self.hidden_size
-        layer = 4 * width * width + 3 * width * self.intermediate_size + 2 * width + 2 * HEAD_WIDTH
-        return self.vocab_size * width + self.layers * layer + width
+        layer = 4 * width * width + 3 * width * self.intermediate_size + 2 * width + 2 * self.head_width
+        bigrams = (self.bigram_rows + width) * self.bigram_width if self.bigram_rows else 0
+        return self.vocab_size * width + self.layers * layer + width + bigrams
 
     @classmethod
     def of_size(cls, target_parameters: int, vocab_size: int, **options: Any) -> BaselineConfig:
-        """The shape nearest to a number of parameters, among those about 48 times as wide as deep.
+        """The shape nearest to a number of parameters, among those about WIDTH_BY_DEPTH times as wide as deep.
 
-        The feed-forward layer takes up what whole widths and depths leave over: 2 to 4 times the width.
+        About a sixth is the bigrams' (their rows are a power of two). The feed-forward layer takes up what whole
+        widths and depths leave over: 1.5 to 4 times the width.
         """
+        options = {"bigram_rows": 2 ** round(math.log2(target_parameters / 6 / cls.bigram_width)), **options}
         best: tuple[float, BaselineConfig] | None = None
-        for width in range(HEAD_WIDTH, 1024 + 1, HEAD_WIDTH):
+        for width in range(WIDTH_STEP, 1024 + 1, WIDTH_STEP):
             for layers in range(1, 25):
                 shape = cls.of_shape(width, layers, vocab_size, **options)
                 missing = (target_parameters - shape.parameters) / (3 * width * layers)
                 wanted = shape.intermediate_size + 32 * round(missing / 32)
-                shape = replace(shape, intermediate_size=min(max(wanted, 2 * width), 4 * width))
+                shape = replace(shape, intermediate_size=min(max(wanted, 3 * width // 64 * 32), 4 * width))
                 distance = abs(math.log(shape.parameters / target_parameters))
-                usual = abs(math.log(width / layers / 48)) + abs(math.log(shape.intermediate_size / width * 3 / 8))
+                by_depth, by_width = width / layers / WIDTH_BY_DEPTH, shape.intermediate_size / width * 3 / 8
+                usual = abs(math.log(by_depth)) + abs(math.log(by_width))
                 if best is None or distance + 0.05 * usual < best[0]:
                     best = distance + 0.05 * usual, shape
         assert best is not None
@@ -94,11 +108,12 @@ class BaselineConfig:
     def of_shape(cls, width: int, layers: int, vocab_size: int, **options: Any) -> BaselineConfig:
         """The usual proportions: SwiGLU of 8/3 times the width, rounded up to a multiple of 32.
 
-        `bf16` is on where this processor has it in hardware, unless the options say otherwise.
+        Heads are 64 wide where that gives two or more, and `bf16` is on where this processor has it in hardware,
+        unless the options say otherwise.
         """
         from kernels.precision import multiplies_bfloat16
 
-        options = {"bf16": multiplies_bfloat16(), **options}
+        options = {"bf16": multiplies_bfloat16(), "head_width": 32 if width % 64 or width < 128 else 64, **options}
         return cls(vocab_size, width, layers, -(-width * 8 // 3 // 32) * 32, **options)
 
 
@@ -274,6 +289,8 @@ class Baseline:
         """Read a folder that `save` wrote; raises ConstructibleError where it is not one."""
         from transformers import AutoModelForCausalLM
 
+        import cgpt.transformer  # noqa: F401 (registers its classes)
+
         if not (Path(folder) / "config.json").is_file():
             raise ConstructibleError("no saved transformer here.", fix="build the model again", file=folder)
         try:
@@ -301,6 +318,8 @@ class BaselineTrainer:
     def __init__(self, config: BaselineConfig, ids: Ids, offsets: Offsets, *, threads: int = 2) -> None:
         import torch
 
+        from cgpt.transformer import build_network
+
         if config.batch_tokens % config.context:
             raise ConstructibleError(
                 f"batch_tokens ({config.batch_tokens}) is no multiple of the context.",
@@ -317,15 +336,18 @@ class BaselineTrainer:
         self.network = build_network(config)
         self.network.train()
         self._named = dict(self.network.named_parameters())
-        matrices, tables, norms = [], [], []
+        matrices: list[Any] = []
+        groups: list[dict[str, Any]] = [
+            {"params": [], "share": share} for share in (1.0, 0.3, config.bigram_rate)
+        ]  # embeddings, norms, bigrams
         for name, parameter in self._named.items():
-            place = tables if "embed" in name or "lm_head" in name else matrices if parameter.ndim == 2 else norms
-            place.append(parameter)
+            if "embed" in name or "lm_head" in name:
+                groups[2 if "bigram" in name else 0]["params"].append(parameter)
+            else:
+                (matrices if parameter.ndim == 2 else groups[1]["params"]).append(parameter)
         self._muon = torch.optim.Muon(matrices, lr=config.matrix_rate, momentum=0.95, weight_decay=0.0)
-        self._adam = torch.optim.AdamW(
-            [{"params": tables}, {"params": norms}], lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
-            fused=True,
-        )  # fmt: skip
+        groups = [group for group in groups if group["params"]]
+        self._adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         self._fraction = 0.0
 
     @property
@@ -357,8 +379,8 @@ class BaselineTrainer:
         inputs = torch.from_numpy(tokens[:-1].reshape(-1, config.context))
         targets = torch.from_numpy(tokens[1:])
         self._muon.param_groups[0]["lr"] = self.schedule * config.matrix_rate
-        for group, share in zip(self._adam.param_groups, (1.0, 0.3), strict=True):
-            group["lr"] = self.schedule * share * config.learning_rate
+        for group in self._adam.param_groups:
+            group["lr"] = self.schedule * group["share"] * config.learning_rate
         with self._precision():
             hidden = self.network.model(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
         if config.bf16:
@@ -412,41 +434,6 @@ class BaselineTrainer:
         import torch
 
         return torch.autocast("cpu", torch.bfloat16) if self.config.bf16 else nullcontext()
-
-
-def build_network(config: BaselineConfig) -> Any:
-    """A Qwen3ForCausalLM with freshly drawn weights; the same seed gives the same weights.
-
-    Matrices that write to the residual stream start at zero, others with a deviation of 0.7 / sqrt(inputs).
-    """
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    settings = Qwen3Config(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.hidden_size // HEAD_WIDTH,
-        num_key_value_heads=config.hidden_size // HEAD_WIDTH,
-        head_dim=HEAD_WIDTH,
-        max_position_embeddings=config.context,
-        tie_word_embeddings=True,
-        attention_dropout=0.0,
-        bos_token_id=END,
-        eos_token_id=END,
-        pad_token_id=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = Qwen3ForCausalLM(settings)
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    parameter.zero_()
-                elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
-                    parameter.normal_(0.0, 0.7 / math.sqrt(parameter.shape[1]))
-    return network
 
 
 def train_for(trainer: BaselineTrainer, *, seconds: float | None = None, steps: int | None = None) -> Iterator[float]:

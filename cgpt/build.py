@@ -203,7 +203,7 @@ class _Plan:
         }  # fmt: skip
 
     def _monolith_job(self) -> Job:
-        code = code_hash("cgpt.baseline", "cgpt.output_loss")
+        code = code_hash("cgpt.baseline", "cgpt.transformer", "cgpt.output_loss")
         spec = {"parameters": self.recipe.parameters, "seed": self.recipe.seed, "code": code}
         return Job("monolith", spec, self.run_monolith, ("tokenizer", "tokens"), kind="net", place="transformer")
 

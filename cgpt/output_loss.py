@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-# Measured on a Xeon, 4,096 rows, width 192, 8,192 tokens, bfloat16: 157 ms; whole batch at once: 370 ms.
+# Measured on a Xeon, one thread, 4,096 rows, width 192, 8,192 tokens, bfloat16: 137 ms; of 128 rows 167, of 512 177.
 BLOCK_ROWS = 256
 
 
@@ -22,18 +22,24 @@ class _OutputLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        # The same memory for every block: fresh pages took a quarter of the time.
+        products = hidden.new_empty(min(BLOCK_ROWS, len(hidden)), len(weight))
+        logits_of_block = torch.empty(products.shape, dtype=torch.float32)
+        part = torch.empty_like(matrix)
         for block, right, gradient in zip(
             hidden.split(BLOCK_ROWS), targets.split(BLOCK_ROWS), hidden_gradient.split(BLOCK_ROWS), strict=True
         ):
             rows = torch.arange(len(block))
-            logits = (block @ matrix.T).float()  # [rows, V]
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            total += (normaliser[:, 0] - logits[rows, right]).sum()
-            probabilities = logits.sub_(normaliser).exp_()
-            probabilities[rows, right] -= 1.0  # now the gradient with respect to the logits
-            difference = probabilities.to(hidden.dtype)
+            product = torch.mm(block, matrix.T, out=products[: len(block)])
+            logits = logits_of_block[: len(block)].copy_(product)
+            highest, wanted = logits.amax(-1, keepdim=True), logits[rows, right]
+            powers = logits.sub_(highest).exp_()
+            sums = powers.sum(-1, keepdim=True)
+            total += ((highest + sums.log())[:, 0] - wanted).sum()
+            difference = torch.div(powers, sums, out=product)
+            difference[rows, right] -= 1.0  # now the gradient with respect to the logits
             torch.mm(difference, matrix, out=gradient)
-            weight_gradient += difference.T @ block
+            weight_gradient += torch.mm(difference.T, block, out=part)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.weight_type = weight.dtype
         return total / len(hidden)

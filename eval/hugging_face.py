@@ -156,6 +156,8 @@ def open_hugging_face(name: str, folder: Path) -> HuggingFaceLM:
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        import cgpt.transformer  # noqa: F401 (registers the monolith's classes)
     except ImportError as error:
         fix = "pip install 'transformers>=5,<6'"
         raise ConstructibleError("the package 'transformers' is not installed.", fix=fix) from error

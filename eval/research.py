@@ -60,8 +60,8 @@ LIMITS = (
     "FLOPs are those of matrix products; counting, sorting and looking up are in the seconds only.",
 )
 THREATS = (
-    "Whoever builds both sides may tune one of them more. The monolith's learning rate was chosen by a sweep "
-    "([experiments/baseline_lr.md](experiments/baseline_lr.md)); its shape was not swept.",
+    "Whoever builds both sides may tune one of them more. The monolith's rates, batch and depth were chosen by short "
+    "runs ([experiments/baseline_lr.md](experiments/baseline_lr.md)), not by a full sweep.",
     "Held-out packages of the standard library resemble the packages trained on more than strangers' code does.",
     "Some choices of the constructed model were made on the packages that the quick start scores "
     "([DESIGN.md](DESIGN.md)): that table is no blind test of them.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from cgpt.baseline import (
     BaselineConfig,
     BaselineTrainer,
     TokenStream,
-    build_network,
     train_for,
     windows,
 )
+from cgpt.transformer import bigram_rows, build_network
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, save_tensors
 
 TINY = BaselineConfig(64, 32, 2, 64, context=16, batch_tokens=64, learning_rate=1e-2, warm_up=0.1, warm_down=0.5)
+BIGRAMS = replace(TINY, bigram_rows=50, bigram_width=8)
 
 
 def documents(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -91,12 +93,13 @@ def test_order_differs_between_epochs_and_seeds() -> None:
 def test_shape_meets_the_number_of_parameters(target: int, vocab_size: int) -> None:
     config = BaselineConfig.of_size(target, vocab_size)
     assert 100 * abs(config.parameters - target) <= 3 * target
-    assert 2 * config.hidden_size <= config.intermediate_size <= 4 * config.hidden_size
-    assert config.hidden_size % 32 == 0
+    assert 32 <= config.intermediate_size <= 4 * config.hidden_size
+    assert 0.11 * target < config.bigram_rows * config.bigram_width < 0.25 * target
+    assert config.hidden_size % config.head_width == 0
 
 
 def test_counted_parameters_are_those_of_the_network() -> None:
-    for config in (TINY, BaselineConfig.of_size(2_000_000, 4096)):
+    for config in (TINY, BIGRAMS, BaselineConfig.of_size(2_000_000, 4096)):
         assert Baseline(build_network(config)).parameters == config.parameters
 
 
@@ -117,10 +120,11 @@ def test_learning_rate_warms_up_and_falls_to_the_end() -> None:
     assert rates == pytest.approx([0.01, 0.5, 1, 1, 1, 0.5, 0.01, 0.01])
 
 
-def test_resumed_run_is_bit_identical_to_an_undisturbed_one() -> None:
-    undisturbed = trainer()
+@pytest.mark.parametrize("config", [TINY, BIGRAMS])
+def test_resumed_run_is_bit_identical_to_an_undisturbed_one(config: BaselineConfig) -> None:
+    undisturbed = trainer(config)
     run(undisturbed, 0, 8)
-    first, second = trainer(), trainer()
+    first, second = trainer(config), trainer(config)
     run(first, 0, 5)
     second.restore(first.state())
     run(second, 5, 8)
@@ -146,8 +150,6 @@ def test_state_before_the_first_step_and_as_copies() -> None:
 
 
 def test_other_seed_gives_other_weights() -> None:
-    from dataclasses import replace
-
     key = "weight/model.embed_tokens.weight"
     assert not np.array_equal(trainer().state()[key], trainer(replace(TINY, seed=1)).state()[key])
 
@@ -170,8 +172,6 @@ def test_train_for_counts_steps_or_seconds() -> None:
 
 
 def test_unusable_input_is_refused_with_a_fix() -> None:
-    from dataclasses import replace
-
     ids, offsets = documents()
     with pytest.raises(ConstructibleError, match="outside the vocabulary"):
         BaselineTrainer(replace(TINY, vocab_size=8), ids, offsets)
@@ -226,6 +226,68 @@ def test_trained_model_beats_a_fresh_one_on_unseen_documents(fitted: BaselineTra
     ids = documents(4, seed=9)[0]
     fresh = Baseline(build_network(TINY).eval())
     assert fitted.model().score_tokens(ids)[0].mean() < 0.7 * fresh.score_tokens(ids)[0].mean()
+
+
+# Bigrams
+
+
+@pytest.fixture(scope="module")
+def fitted_bigrams() -> BaselineTrainer:
+    fitted = trainer(BIGRAMS)
+    run(fitted, 0, 30)
+    return fitted
+
+
+def test_pairs_scatter_over_the_rows_and_order_matters() -> None:
+    import torch
+
+    ids = torch.arange(64)
+    rows = bigram_rows(ids[:, None], ids[None, :], 50)
+    counts = torch.bincount(rows.flatten(), minlength=50)
+    assert rows.min() >= 0 and len(counts) == 50 and counts.min() > 0.6 * 64 * 64 / 50
+    assert (rows != rows.T).float().mean() > 0.9
+
+
+def test_the_token_before_changes_the_input_and_dynamic_evaluation_changes_its_row() -> None:
+    import torch
+
+    model = trainer(BIGRAMS).model()
+    table = model.network.model.bigram_embed.weight
+    assert not table.any()
+    with torch.no_grad():
+        for layer in model.network.model.layers:
+            assert not layer.self_attn.o_proj.weight.any()  # so that only the table can tell what stands before
+    assert np.array_equal(model.next_log_probs(np.array([3, 9])), model.next_log_probs(np.array([4, 9])))
+    model.learn(np.array([3, 9, 5, 4, 9, 6]), 0.1)
+    touched = torch.nonzero(table.abs().sum(1)).flatten().tolist()
+    pairs = torch.tensor([[END, END], [END, 3], [3, 9], [9, 5], [5, 4], [4, 9], [9, 6]])
+    assert touched == sorted(set(bigram_rows(pairs[:, 0], pairs[:, 1], 50).tolist()))
+    with torch.no_grad():
+        table[bigram_rows(torch.tensor(3), torch.tensor(9), 50)] += 1.0
+    assert not np.allclose(model.next_log_probs(np.array([3, 9])), model.next_log_probs(np.array([4, 9])))
+
+
+def test_saved_bigrams_score_the_same_and_generate_what_they_predict(
+    fitted_bigrams: BaselineTrainer, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = fitted_bigrams.model()
+    assert model.network.model.bigram_embed.weight.any()
+    model.save(tmp_path / "m", {"cut": "root"})
+    again = Baseline.load(tmp_path / "m")
+    ids = documents(2, seed=5)[0]
+    assert np.array_equal(again.score_tokens(ids)[0], model.score_tokens(ids)[0])
+    assert again.parameters == BIGRAMS.parameters and again.network.config.cut == "root"
+    opened: Any = AutoModelForCausalLM.from_pretrained(str(tmp_path / "m"))
+    given = [5, 6, 7]
+    made = opened.generate(torch.tensor([[END, *given]]), max_new_tokens=5, do_sample=False)[0, 4:].tolist()
+    for token in made:
+        assert token == model.next_log_probs(np.array(given)).argmax()
+        given.append(token)
+    with pytest.raises(ValueError, match="whole sequences"):
+        opened.generate(torch.tensor([[END, 5]]), max_new_tokens=3, do_sample=False, use_cache=True)
 
 
 # Saved form

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from cgpt.baseline import BaselineConfig
 from cgpt.corpus import read_corpus
 from cgpt.stdlib import HELD_OUT
-from eval.studies.baseline_lr import Point, main, search, shapes, split_validation
+from eval.studies.baseline_lr import Point, main, search, shapes, split_validation, without_bigrams
 
 
 def test_validation_is_a_part_of_the_training_packages() -> None:
@@ -34,15 +35,33 @@ def test_search_finds_the_best_point_and_asks_for_each_once() -> None:
             asked.append(point)
             known[point] = (
                 abs(math.log2(point.learning_rate / 6e-3))
+                + abs(math.log2(point.matrix_rate / 8e-2))
                 + abs(point.hidden_size - 192) / 100
                 + abs(math.log2(point.batch_tokens / 2048))
                 + (point.context != 256)
+                + (point.bigram_rows == 0)
+                + point.seed / 100
             )
         return known[point]
 
-    best = search(Point(3e-3, 160, 5, 4096, 512), cost, [(160, 5), (192, 3), (256, 1)])
-    assert best == Point(6e-3, 192, 3, 2048, 256)
-    assert len(asked) == len(set(asked)) < 16
+    start = Point(3e-3, 2e-2, 160, 5, 416, 4096, 512, 32, 1024)
+    wide = BaselineConfig.of_shape(192, 3, 8192)
+    best = search(start, cost, [wide, BaselineConfig.of_shape(256, 1, 8192)])
+    assert best == Point(6e-3, 8e-2, 192, 3, wide.intermediate_size, 2048, 256, 64, 1024)
+    assert len(asked) == len(set(asked)) < 24
+    assert {point.seed for point in asked} == {0, 1, 2}
+    assert search(start, cost, [wide], ["batch"]) == start.changed(batch_tokens=2048)
+
+
+def test_point_without_bigrams_is_of_the_same_size() -> None:
+    shape = BaselineConfig.of_size(3_100_000, 8192)
+    point = Point(
+        8e-3, 2e-2, shape.hidden_size, shape.layers, shape.intermediate_size, 4096, 256, shape.head_width,
+        shape.bigram_rows,
+    )  # fmt: skip
+    assert point.config(8192).parameters == shape.parameters
+    plain = without_bigrams(point).config(8192)
+    assert plain.bigram_rows == 0 and abs(plain.parameters / shape.parameters - 1) < 0.03
 
 
 def test_interrupted_study_continues(tmp_path: Path) -> None:
@@ -57,6 +76,6 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
         result = runner.invoke(main, [*options, "--max-runs", "1"], catch_exceptions=False)
         record = json.loads((tmp_path / "out" / "baseline_lr.json").read_text())
         assert result.exit_code == 0 and len(record["rows"]) == runs
-    rates = [row["learning_rate"] for row in record["rows"]]
-    assert rates == [8e-3, 4e-3]
+    assert [row["bigram_rows"] > 0 for row in record["rows"]] == [True, False]
+    assert all(row["steps"] >= 1 and row["step_seconds"] > 0 for row in record["rows"])
     assert (tmp_path / "out" / "baseline_lr.md").read_text().count("\n| ") == 3
