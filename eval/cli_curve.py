@@ -179,7 +179,7 @@ def curve_images(
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the figures (SVG).")
 @click.option("--raw", type=_FILE, help="Write the raw results of a folder as one file.")
 @click.option("--axis", "axes", multiple=True,
-              type=click.Choice(["training bytes", "parameters", "seconds", "training FLOPs"]),
+              type=click.Choice(["training bytes", "training positions", "parameters", "seconds", "training FLOPs"]),
               help="Fit laws along this only (default: all that moved); several times for several.")  # fmt: skip
 @click.option("--note", "notes", multiple=True, help="A paragraph for the page of how the models were made.")
 @click.option("--pages", type=click.Path(file_okay=False, path_type=Path),

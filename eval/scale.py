@@ -1,4 +1,4 @@
-"""Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back up.
+"""Quality against data, work, parameters, seconds, FLOPs: power laws with intervals, and where a curve turns back up.
 
 Raw results are one JSON file (`collect` makes it of a folder that `eval run` filled): for each model its measured
 budget and its bits on every file. A *sweep* is a set of models in which one thing was changed on purpose (a subfolder
@@ -29,10 +29,11 @@ REPLICATIONS = 1000
 MOVED = 1.1
 """An axis has moved where its largest value is so many times its smallest."""
 AXES = {
-    "training bytes": "data_bytes", "parameters": "parameters", "seconds": "seconds", "training FLOPs": "train_flops",
+    "training bytes": "data_bytes", "training positions": "train_rows", "parameters": "parameters",
+    "seconds": "seconds", "training FLOPs": "train_flops",
 }  # fmt: skip
 _KEPT = ("seconds", "peak_rss_bytes", "parameters", "table_entries", "data_hash", "data_bytes", "data_files",
-         "train_flops", "cpu", "threads", "commit", "cut", "seed")  # fmt: skip
+         "train_rows", "train_flops", "cpu", "threads", "commit", "cut", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
