@@ -287,7 +287,7 @@ def page(raw: Mapping[str, Any], figure_name: str, raw_name: str) -> str:
             continue
         nets = f"{np.mean([row['nets'] for row in rows]):,.0f}" if rows else "0"
         parameters = f"{np.mean([row['parameters'] for row in rows]):,.0f}" if rows else "0"
-        if rows and "kept" in rows[0]:
+        if any(row.get("kept", row["nets"]) != row["nets"] for row in rows):
             what = raw.get("kept_name", "specialists ")
             nets += f", of which {np.mean([row['kept'] for row in rows]):,.0f} {what}kept"
             parameters += f", {np.mean([row['kept_parameters'] for row in rows]):,.0f} kept"
