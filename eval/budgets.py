@@ -26,6 +26,7 @@ class Budget:
         parameters: trained numbers in nets.
         table_entries: counts and stored positions.
         data_hash, data_bytes, data_files: the corpus it was built from.
+        train_rows: positions or photographs that training saw, as often as it saw them, all jobs together.
         train_flops: of the matrix products of training, forward and backward (see `eval.flops`).
         forward_flops_per_token: of one prediction, averaged over positions.
         cpu, threads: the machine it was built on.
@@ -41,6 +42,7 @@ class Budget:
     data_hash: str | None = None
     data_bytes: int | None = None
     data_files: int | None = None
+    train_rows: float | None = None
     train_flops: float | None = None
     forward_flops_per_token: float | None = None
     cpu: str | None = None
@@ -81,6 +83,7 @@ def measured_budget(folder: Path, parameters: int, table_entries: int) -> Budget
         data_hash=corpus.get("hash"),
         data_bytes=corpus.get("bytes"),
         data_files=corpus.get("files", corpus.get("used")),
+        train_rows=rows,
         train_flops=None if forward is None or rows is None else 3.0 * forward * rows,
         forward_flops_per_token=forward,
         cpu=environment.get("cpu"),

@@ -179,15 +179,17 @@ def curve_images(
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the figures (SVG).")
 @click.option("--raw", type=_FILE, help="Write the raw results of a folder as one file.")
 @click.option("--axis", "axes", multiple=True,
-              type=click.Choice(["training bytes", "parameters", "seconds", "training FLOPs"]),
+              type=click.Choice(["training bytes", "training positions", "parameters", "seconds", "training FLOPs"]),
               help="Fit laws along this only (default: all that moved); several times for several.")  # fmt: skip
 @click.option("--note", "notes", multiple=True, help="A paragraph for the page of how the models were made.")
+@click.option("--also", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Take along the sweeps of an earlier raw file that RUN does not have.")  # fmt: skip
 @click.option("--pages", type=click.Path(file_okay=False, path_type=Path),
               help="Write the page and the figures into this folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True)
 def scale(
-    run: Path, out: Path | None, raw: Path | None, axes: tuple[str, ...], notes: tuple[str, ...], pages: Path | None,
-    as_json: bool,
+    run: Path, out: Path | None, raw: Path | None, axes: tuple[str, ...], notes: tuple[str, ...], also: Path | None,
+    pages: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back.
 
@@ -196,11 +198,13 @@ def scale(
     """
     from dataclasses import asdict
 
-    from eval.scale import collect, law_words, read_raw, save, scale_plots, scaling
+    from eval.scale import collect, law_words, read_raw, save, scale_plots, scaling, take_along
     from eval.scale_page import write_pages
     from ontology.io import write_text
 
     found = collect(run, notes, axes) if run.is_dir() else read_raw(run)
+    if also is not None:
+        found = take_along(found, read_raw(also), also)
     laws = scaling(found)
     if out is not None:
         for name, svg in scale_plots(laws):

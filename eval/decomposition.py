@@ -8,7 +8,8 @@ over files; photographs told right by photographs over draws of classes), for ea
     cuts: [name, ...] from the root down         words: {cut or control: what it is}
     also: [[cut, finer cut], ...] steps to show besides those between neighbours and from the root
     examples: {names, clusters, sizes}           sizes: the denominators
-    builds: [{cut, seed, parameters, nets, ...}]
+    builds: [{cut, seed, parameters, nets, ...}] `kept` and `kept_parameters` where some nets were taken out
+    kept_name: what these nets are called in the table, with a space after it (default: specialists)
     runs: [{line, cut, control, seed, values}]   values: the numerators; `control` "" for a cut of the curve
 """
 
@@ -286,8 +287,9 @@ def page(raw: Mapping[str, Any], figure_name: str, raw_name: str) -> str:
             continue
         nets = f"{np.mean([row['nets'] for row in rows]):,.0f}" if rows else "0"
         parameters = f"{np.mean([row['parameters'] for row in rows]):,.0f}" if rows else "0"
-        if rows and "kept" in rows[0]:
-            nets += f", of which {np.mean([row['kept'] for row in rows]):,.0f} specialists kept"
+        if any(row.get("kept", row["nets"]) != row["nets"] for row in rows):
+            what = raw.get("kept_name", "specialists ")
+            nets += f", of which {np.mean([row['kept'] for row in rows]):,.0f} {what}kept"
             parameters += f", {np.mean([row['kept_parameters'] for row in rows]):,.0f} kept"
         cells = []
         for line in found:

@@ -1,6 +1,7 @@
 """Builds and measures the decomposition curve of the image track: root, classes, parts, features, plain code.
 
-Each cut is built for the same draws of classes, with as many trained numbers in all and the same budget of steps or
+Each cut is built for the same draws of classes, with as many trained numbers in all (those that the features have with
+their usual channels; the other cuts and the control are fitted to it, `vision.sizes`) and the same budget of steps or
 minutes. A draw is one example: its numerator is the photographs told right, its denominator all of them, so that
 intervals are over draws of classes, not over photographs. The control at the cut of features is a random ontology: the
 same table, its rows dealt out to other classes.
@@ -8,6 +9,7 @@ same table, its rows dealt out to other classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ontology.environment import describe
 from ontology.fit import Budget
 from ontology.io import write_json
 from ontology.progress import Progress
-from vision.build import Recipe
+from vision.build import Plan, Recipe
 from vision.model import Constructed
 from vision.score import score
 from vision.study import Study, permuted
@@ -49,13 +51,14 @@ def run(
     for seed, names in study.draws:
         for cut in (*CUTS, CONTROL):
             progress.note(f"draw {seed}: {cut}")
-            model = _model(study, cut, seed, names)
+            model, trained, nets = _model(study, cut, seed, names)
             figures = score(model, study.validation).as_json()
             place = ("features", cut) if cut == CONTROL else (cut, "")
             counted.setdefault(place, []).append(round(figures["accuracy"] * figures["photographs"]))
-            nodes = len(model.bank.nodes) if isinstance(model, Constructed) else 1
+            kept = len(model.bank.nodes) if isinstance(model, Constructed) else 1
+            taken_out = {"kept": kept, "kept_parameters": model.parameters} if nets else {}
             raw["builds"].append(
-                {"cut": cut, "seed": seed, "parameters": model.parameters, "nets": 0 if cut == "plain" else nodes,
+                {"cut": cut, "seed": seed, "parameters": trained, "nets": nets, **taken_out,
                  **{key: figures[key] for key in ("accuracy", "macro_f1", "balanced_one_vs_rest")}}
             )  # fmt: skip
         raw["examples"]["names"].append(", ".join(names))
@@ -70,13 +73,24 @@ def run(
     return raw
 
 
-def _model(study: Study, cut: str, seed: int, names: tuple[str, ...]) -> Any:
-    if cut != CONTROL:
-        return study.model(f"{cut}-{seed}", Recipe(classes=names, seed=seed, cut=CUTS[cut]))
+def _model(study: Study, cut: str, seed: int, names: tuple[str, ...]) -> tuple[Any, int, int]:
+    """A model, and what was trained for it: numbers, and nets, those that were left out afterwards included."""
+    usual = Recipe(classes=names, seed=seed)
+    if cut == "features":
+        plan = Plan(study.images, study.library, usual)
+        return study.model(f"{cut}-{seed}", usual), plan.trained_parameters(), len(plan.truth)
+    if cut == "plain":
+        return study.model(f"{cut}-{seed}", replace(usual, cut=cut)), 0, 0
+    wanted = Plan(study.images, study.library, usual).trained_parameters()
+    recipe = replace(usual, cut=CUTS.get(cut, usual.cut), in_all=wanted)
     right = study.library
-    study.library = permuted(right, study.images.classes, seed)
+    if cut == CONTROL:
+        study.library = permuted(right, study.images.classes, seed)
     try:
-        return study.model(f"random-ontology-{seed}", Recipe(classes=names, seed=seed))
+        model, plan = study.model(f"{cut.replace(' ', '-')}-{seed}", recipe), Plan(study.images, study.library, recipe)
+        if cut == "root":
+            return model, model.parameters, 1
+        return model, plan.trained_parameters(), len(plan.truth)
     finally:
         study.library = right
 
@@ -85,18 +99,18 @@ def _start(study: Study, command: str) -> dict[str, Any]:
     steps, minutes = study.budget.steps, study.budget.minutes
     amount = f"{steps} steps" if steps is not None else f"{minutes:g} minutes"
     method = [
-        "Where does it cost to take one network apart? The same photographs and, within what whole channels allow, "
-        "the same number of trained numbers in all, cut at classes, at parts, at features of parts, and at last as "
-        f"plain code without nets. Every cut has {amount}"
+        "Where does it cost to take one network apart? The same photographs and the same number of trained numbers in "
+        "all, within 1 % for every draw (channels are searched for, the control's as well), cut at classes, at parts, "
+        f"at features of parts, and at last as plain code without nets. Every cut has {amount}"
         + (" (equal steps, not seconds)." if steps is not None else ", from raw files to the last artefact."),
         f"{len(study.draws)} draws of classes of `{Path(study.data).name}`; one training seed for each draw. Nodes "
-        "that answer the opposite of their question after training are left out, and out of the parameters below.",
+        "that answer the opposite of their question after training are left out of the model; the others are kept.",
     ]
     return {
         "format": FORMAT, "track": "images", "command": command, "environment": describe(), "budget": amount,
         "data": {"name": Path(study.data).name, "draws": {str(seed): list(names) for seed, names in study.draws}},
         "method": method, "metric": {"name": "of photographs", "better": "higher", "percent": True, "digits": 3},
         "unit": "draws of classes", "cluster_name": "draws of classes", "seed_name": "training seed for each draw",
-        "cuts": list(CUTS), "words": WORDS, "examples": {"names": [], "clusters": [], "sizes": []},
+        "kept_name": "", "cuts": list(CUTS), "words": WORDS, "examples": {"names": [], "clusters": [], "sizes": []},
         "builds": [], "runs": [],
     }  # fmt: skip

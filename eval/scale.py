@@ -1,4 +1,4 @@
-"""Quality against data, parameters, seconds and FLOPs: power laws with intervals, and where a curve turns back up.
+"""Quality against data, work, parameters, seconds, FLOPs: power laws with intervals, and where a curve turns back up.
 
 Raw results are one JSON file (`collect` makes it of a folder that `eval run` filled): for each model its measured
 budget and its bits on every file. A *sweep* is a set of models in which one thing was changed on purpose (a subfolder
@@ -29,10 +29,11 @@ REPLICATIONS = 1000
 MOVED = 1.1
 """An axis has moved where its largest value is so many times its smallest."""
 AXES = {
-    "training bytes": "data_bytes", "parameters": "parameters", "seconds": "seconds", "training FLOPs": "train_flops",
+    "training bytes": "data_bytes", "parameters": "parameters", "training positions": "train_rows",
+    "seconds": "seconds", "training FLOPs": "train_flops",
 }  # fmt: skip
 _KEPT = ("seconds", "peak_rss_bytes", "parameters", "table_entries", "data_hash", "data_bytes", "data_files",
-         "train_flops", "cpu", "threads", "commit", "cut", "seed")  # fmt: skip
+         "train_rows", "train_flops", "cpu", "threads", "commit", "cut", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,24 @@ def collect(run: Path, method: Sequence[str] = (), axes: Sequence[str] = ()) -> 
                      "sizes": [int(size) for size in first.values["bytes"]]},
         "models": models,
     }  # fmt: skip
+
+
+def take_along(found: Mapping[str, Any], earlier: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
+    """`found` with the sweeps of earlier raw results that it does not have, and how and where these were measured.
+
+    Raises:
+        ConstructibleError: they were not scored on the same files.
+    """
+    if found["examples"] != earlier["examples"]:
+        raise ConstructibleError(
+            "the earlier results were not scored on the same files.", fix="run all with the same --data and --limit",
+            file=file,
+        )  # fmt: skip
+    there = {model["sweep"] for model in found["models"]}
+    taken = [model for model in earlier["models"] if model["sweep"] not in there]
+    about = {"sweeps": sorted({model["sweep"] for model in taken}), "environment": earlier["environment"],
+             "method": earlier["method"], "commands": earlier["commands"]}  # fmt: skip
+    return {**found, "models": [*found["models"], *taken], "earlier": [*earlier.get("earlier", []), about]}
 
 
 def is_raw(raw: Any) -> bool:

@@ -36,6 +36,12 @@ def page(raw: Mapping[str, Any], figures: list[tuple[str, str]], raw_name: str) 
     files, projects = raw["examples"]["names"], set(raw["examples"]["clusters"])
     text = "# Scale: bits per byte against data, work and parameters\n\n"
     text += "".join(f"{paragraph}\n\n" for paragraph in raw["method"])
+    for one in raw.get("earlier", []):
+        its_git, names = one["environment"].get("git") or {}, ", ".join(one["sweeps"])
+        text += (
+            f"Taken along from earlier results, measured at commit `{str(its_git.get('commit'))[:12]}` on "
+            f"{one['environment'].get('cpu')}: {names}. {' '.join(one['method'])}\n\n"
+        )
     text += (
         f"Scored on {len(files)} files ({sum(raw['examples']['sizes']):,} bytes, {len(projects)} projects), measured "
         f"at commit `{str(git.get('commit'))[:12]}`, built at {', '.join(f'`{one}`' for one in commits)}; "

@@ -10,6 +10,7 @@ earlier build left in the store is used again, with its original seconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ from ontology.progress import Progress
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 from vision.bank import CHANNELS, GRID, primitives
-from vision.concepts import CUTS, SCALES, Library, concept_name, to_ontology
+from vision.concepts import CUTS, MAX_PARAMS, SCALES, Library, concept_name, to_ontology
 from vision.data import ImageSet, require
 from vision.model import FORMAT
+from vision.monolith import MonolithTrainer, RowsOf, channels_for, width_for
 from vision.nodes import NodeBank, NodeShape, Pooling
 from vision.plain import PlainShape, fit_plain, load_node, readings
 from vision.rules import MAX_TERMS, RuleSet, accuracy, fit_rules, harden, some_others
+from vision.sizes import leaf_channels, upper_shape
 from vision.train_nodes import AnyNode, NodePlan, NodeTrainer, calibrated
 
 HELD_OUT = 0.2
@@ -57,6 +60,8 @@ class Recipe:
         shared: nodes learn for all classes of the data alike, so that models of other classes find them in the store;
             otherwise three quarters of what they learn from are of the model's own classes.
         parameters: of the monolith; None takes what the nodes of the leaf cut have together.
+        in_all: trained numbers of all nets together, whatever the cut, as near as whole channels allow
+            (`vision.sizes`); None leaves `hidden` and `parameters` as they are, and upper cuts go by four channels.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +74,7 @@ class Recipe:
     others: bool = True
     shared: bool = False
     parameters: int | None = None
+    in_all: int | None = None
 
 
 def choose_classes(asked: str, available: Sequence[str], seed: int) -> tuple[str, ...]:
@@ -171,6 +177,9 @@ class Plan:
                     f"no concept of this cut speaks for the class {lonely[0]!r} and against another.",
                     fix="describe it by more features, or use another cut",
                 )
+        self.hidden = recipe.hidden
+        if recipe.in_all is not None and self.cut.nets and any(name in library.features for name in self.truth):
+            self.hidden = leaf_channels(recipe.hidden, self._leaves_with, recipe.in_all)
 
     def _truth(self, name: str) -> npt.NDArray[np.int8]:
         """What a concept is true of, over the classes of the data."""
@@ -197,13 +206,15 @@ class Plan:
         """The net of a member of the cut."""
         recipe = self.recipe
         if name in self.library.features:
-            return self._leaf(name)
+            return self._of_scale(self._scale(name), self.hidden)
         below = [self.library.features[f] for f in self.ontology.names if f in self.library.features]
-        target = self.leaf_parameters() / max(1, len(self.cut.concepts))
         is_class = name in {concept_name(label) for label in recipe.classes}
         scale = 1.0 if is_class else max(
             [self.library.features[c].scale for c in self.ontology[name].children] or [f.scale for f in below]
         )  # fmt: skip
+        if recipe.in_all is not None:
+            return upper_shape(scale, recipe.in_all / len(self.truth), recipe.pooling)
+        target = self.leaf_parameters() / max(1, len(self.cut.concepts))
         widths = [(w, w + w // 2) for w in range(4, 257, 4)]
         return min(
             (NodeShape(scale, w, recipe.pooling, capped=False) for w in widths),
@@ -220,23 +231,33 @@ class Plan:
         features, table = self.library.table(self.known)
         own = [self.known.index(name) for name in recipe.classes]
         used = [f for f, column in zip(features, table.T, strict=True) if (column[own] == 1).any()]
-        return sum(self._leaf(name).parameters for name in used)
+        return sum(self._of_scale(self._scale(name), self.hidden).parameters for name in used)
 
-    def _leaf(self, name: str) -> NodeShape:
+    def trained_parameters(self) -> int:
+        """Trained numbers of the members of this cut, those that may be left out afterwards included."""
+        return sum(self.shape(name).parameters for name in self.truth) if self.cut.nets else 0
+
+    def _leaves_with(self, hidden: tuple[int, int]) -> int | None:
+        """Trained numbers of the leaves of this cut with these channels; None where one would be too large."""
+        scales = Counter(self.library.features[name].scale for name in self.truth if name in self.library.features)
+        each = {scale: self._of_scale(scale, hidden, capped=False).parameters for scale in scales}
+        return sum(n * each[scale] for scale, n in scales.items()) if max(each.values()) <= MAX_PARAMS else None
+
+    def _of_scale(self, scale: float, hidden: tuple[int, int], capped: bool = True) -> NodeShape:
         """The net of a feature: those of one cell, mostly colours, need and get half the channels."""
-        scale, (first, second) = self.library.features[name].scale, self.recipe.hidden
+        first, second = hidden
         if scale == min(SCALES):
             first, second = max(1, first // 2), max(1, second // 2)
-        return NodeShape(scale, (first, second), self.recipe.pooling)
+        return NodeShape(scale, (first, second), self.recipe.pooling, capped)
 
     def jobs(self) -> list[Job]:
         """The plan."""
         photographs = {"photographs": self.images.data_hash, "classes": list(self.known)}
         data = {**photographs, "seed": self.recipe.seed}
         if self.is_root:
-            wanted = self.recipe.parameters or self.leaf_parameters()
+            width, last = self._monolith_channels()
             monolith = Job(
-                "monolith", {**data, "own": list(self.recipe.classes), "parameters": wanted,
+                "monolith", {**data, "own": list(self.recipe.classes), "width": width, "last": last,
                              "code": code_hash("vision.monolith")},
                 self.run_monolith, kind="net", place="monolith",
             )  # fmt: skip
@@ -286,6 +307,7 @@ class Plan:
             "shared": recipe.shared,
             "size": self.images.size, "pooling": recipe.pooling,
             "hidden": list(recipe.hidden), "trained_on": list(self.known),
+            **({} if recipe.in_all is None else {"in_all": recipe.in_all}),
             "photographs": {"name": self.images.name, "hash": self.images.data_hash, "used": len(self.rows),
                             "skipped": len(self.images.skipped)},
         }  # fmt: skip
@@ -401,16 +423,20 @@ class Plan:
         """Train one network on the same photographs."""
         import torch
 
-        from vision.monolith import MonolithTrainer, width_for
-
         torch.set_num_threads(threads())
-        width = width_for(self.recipe.parameters or self.leaf_parameters())
-        pixels = _Rows(self.images.pixels, self.rows)
-        rows = np.arange(len(self.rows))
-        seed = self.recipe.seed
-        trainer = MonolithTrainer(pixels, self.labels, rows, self.own, width=width, seed=seed)  # type: ignore[arg-type]
+        width, last = self._monolith_channels()
+        pixels = RowsOf(self.images.pixels, self.rows)
+        trainer = MonolithTrainer(
+            pixels, self.labels, np.arange(len(self.rows)), self.own, width=width, last=last, seed=self.recipe.seed  # type: ignore[arg-type]
+        )  # fmt: skip
         train(trainer, context)
         trainer.finish(self.recipe.classes).save(context.folder)
+
+    def _monolith_channels(self) -> tuple[int, int | None]:
+        """Width of the monolith, and its last stage where that is not four times as wide."""
+        if self.recipe.in_all is not None:
+            return channels_for(self.recipe.in_all, len(self.own))
+        return width_for(self.recipe.parameters or self.leaf_parameters()), None
 
     def run_model(self, context: JobContext) -> None:
         """Write what makes the folder a model: configuration, ontology, and a page about it."""
@@ -437,20 +463,9 @@ def plan_of(config: Mapping[str, Any], images: ImageSet, library: Library) -> Pl
     recipe = Recipe(
         classes=tuple(config["classes"]), cut=config["cut"], seed=config["seed"], hidden=tuple(config["hidden"]),
         pooling=config["pooling"], mode=config["mode"], max_terms=config["max_terms"], others=config["others"],
-        shared=config.get("shared", False),
+        shared=config.get("shared", False), in_all=config.get("in_all"),
     )  # fmt: skip
     return Plan(images, library, recipe)
-
-
-class _Rows:
-    """Some rows of a memory-mapped array, read when asked for."""
-
-    def __init__(self, array: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> None:
-        self._array, self._rows = array, rows
-        self.shape = (len(rows), *array.shape[1:])
-
-    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return self._array[self._rows[index]]
 
 
 def library_dict(library: Library) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from ontology.fit import Budget, Job, JobContext, fit, train
 from ontology.io import read_json, write_json
 from ontology.stats import paired_difference, paired_ratio
 from ontology.store import code_hash
-from vision.build import _NODE_CODE, Plan, Recipe, _Rows
+from vision.build import _NODE_CODE, Plan, Recipe
 from vision.data import ImageSet
 from vision.model import log_odds
-from vision.monolith import Monolith, MonolithTrainer, width_for
+from vision.monolith import Monolith, MonolithTrainer, RowsOf, width_for
 from vision.rules import RuleSet, fit_rules
 from vision.score import class_figures
 from vision.train_nodes import NodePlan
@@ -104,7 +104,7 @@ class GrowthPlan:
         rows = self.first[int(number)] if number != "0" else np.arange(len(plan.rows))
         if kind == "monolith" and number != "0":
             rows = np.sort(np.concatenate([rows, np.flatnonzero(~np.isin(plan.labels, plan.own))]))
-        pixels = _Rows(plan.images.pixels, plan.rows)
+        pixels = RowsOf(plan.images.pixels, plan.rows)
         trainer = MonolithTrainer(
             pixels, plan.labels, rows, plan.own, width=self.width, seed=plan.recipe.seed  # type: ignore[arg-type]
         )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json, save_tensors, write_json
+from vision.sizes import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,15 +30,25 @@ def width_for(parameters: int) -> int:
     return min(range(8, 129, 4), key=lambda w: abs(_count(w) - parameters))
 
 
-def _count(width: int) -> int:
-    stages = [(width, width), (width, 2 * width), (2 * width, 4 * width)]
+def channels_for(parameters: int, n_classes: int) -> tuple[int, int]:
+    """Width and channels of the last stage whose network, its head for so many classes included, has as many parameters
+    as whole channels allow; the last stage is about four widths."""
+    shapes = [(width, last) for width in range(4, 129) for last in range(3 * width, 5 * width + 1)]
+    return nearest(
+        shapes, lambda s: _count(*s) + (s[1] + 1) * n_classes, parameters, lambda s: abs(math.log(s[1] / s[0] / 4))
+    )
+
+
+def _count(width: int, last: int | None = None) -> int:
+    stages = [(width, width), (width, 2 * width), (2 * width, last or 4 * width)]
     convolutions = 27 * width + sum(9 * a * b + 9 * b * b + (a * b if a != b else 0) for a, b in stages)
     return convolutions + 2 * width + sum(4 * b + (2 * b if a != b else 0) for a, b in stages)
 
 
-def make_network(width: int, n_classes: int) -> nn.Module:
-    """A residual network of three stages (width, 2 x, 4 x) with one block each (He et al. 2016), for 64 pixels: 32 x 32
-    after the stem, 8 x 8 before the mean."""
+def make_network(width: int, n_classes: int, last: int | None = None) -> nn.Module:
+    """A residual network of three stages (width, 2 x, 4 x or `last`) with one block each (He et al. 2016), for 64
+    pixels: 32 x 32 after the stem, 8 x 8 before the mean."""
+    last = last or 4 * width
     import torch
     import torch.nn.functional as F
     from torch import nn
@@ -59,8 +70,8 @@ def make_network(width: int, n_classes: int) -> nn.Module:
 
     network = nn.Sequential(
         nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, n_classes),
+        Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, last, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, n_classes),
     )  # fmt: skip
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -76,6 +87,7 @@ class MonolithTrainer:
         labels: class of each picture.
         rows: pictures to learn from.
         own: the model's classes; answers are in their order.
+        width, last: channels of the first stage, and of the last one (four times as many by default).
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class MonolithTrainer:
         own: Sequence[int],
         *,
         width: int,
+        last: int | None = None,
         seed: int = 0,
         learning_rate: float = LEARNING_RATE,
     ) -> None:
@@ -94,11 +107,11 @@ class MonolithTrainer:
         present = [int(c) for c in np.unique(labels[rows])]
         self.own = list(own)
         self.order = [*self.own, *(c for c in present if c not in self.own)]
-        self.pixels, self.labels, self.seed, self.width = pixels, labels, seed, width
+        self.pixels, self.labels, self.seed, self.width, self.last = pixels, labels, seed, width, last
         self._rows = {c: rows[labels[rows] == c] for c in self.order}
         self.learning_rate = learning_rate
         torch.manual_seed(seed)
-        self.network = make_network(width, len(self.order))
+        self.network = make_network(width, len(self.order), last)
         decayed = [p for p in self.network.parameters() if p.dim() > 1]
         plain = [p for p in self.network.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
@@ -165,7 +178,7 @@ class MonolithTrainer:
         tensors = {k: v.detach().numpy().copy() for k, v in self.network.state_dict().items()}
         for name in ("8.weight", "8.bias"):
             tensors[name] = tensors[name][: len(self.own)]
-        return Monolith(tuple(class_names), self.width, tensors)
+        return Monolith(tuple(class_names), self.width, tensors, self.last)
 
 
 def _augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
@@ -187,6 +200,17 @@ def _prepare(pixels: Tensor) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float() - 118.0) / 65.0
 
 
+class RowsOf:
+    """Some rows of a memory-mapped array, read when asked for."""
+
+    def __init__(self, array: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> None:
+        self._array, self._rows = array, rows
+        self.shape = (len(rows), *array.shape[1:])
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return self._array[self._rows[index]]
+
+
 class Monolith:
     """A trained network: pixels in, class scores out, no concept inside that anybody named.
 
@@ -194,11 +218,13 @@ class Monolith:
         classes: what it tells apart.
     """
 
-    def __init__(self, classes: Sequence[str], width: int, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(
+        self, classes: Sequence[str], width: int, tensors: Mapping[str, npt.NDArray[Any]], last: int | None = None
+    ) -> None:
         import torch
 
-        self.classes, self.width, self._tensors = tuple(classes), width, dict(tensors)
-        self.network = make_network(width, len(classes))
+        self.classes, self.width, self.last, self._tensors = tuple(classes), width, last, dict(tensors)
+        self.network = make_network(width, len(classes), last)
         self.network.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in tensors.items()})
         self.network.eval()
 
@@ -222,6 +248,8 @@ class Monolith:
         """Write `network.safetensors` and `network.json`."""
         save_tensors(Path(folder) / "network.safetensors", self._tensors)
         about = {"format": FORMAT, "width": self.width, "classes": list(self.classes), "parameters": self.parameters}
+        if self.last is not None:
+            about["last"] = self.last
         write_json(Path(folder) / "network.json", about)
 
     @classmethod
@@ -230,4 +258,5 @@ class Monolith:
         said = read_json(Path(folder) / "network.json")
         if said.get("format") != FORMAT:
             raise ConstructibleError(f"has the format {said.get('format')!r}.", fix="build it again", file=folder)
-        return cls(said["classes"], said["width"], load_tensors(Path(folder) / "network.safetensors"))
+        return cls(said["classes"], said["width"], load_tensors(Path(folder) / "network.safetensors"),
+                   said.get("last"))  # fmt: skip

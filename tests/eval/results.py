@@ -16,8 +16,8 @@ from eval.tasks.language import BITS
 
 BUDGET = {
     "seconds": 180.0, "peak_rss_bytes": 8e8, "parameters": 1_500_000, "table_entries": 10, "data_hash": "d" * 64,
-    "data_bytes": 8_000_000, "data_files": 500, "train_flops": 1e12, "forward_flops_per_token": 2e6, "cpu": "a CPU",
-    "threads": 2, "commit": "c" * 40, "cut": "leaves", "seed": 0,
+    "data_bytes": 8_000_000, "data_files": 500, "train_rows": 3e5, "train_flops": 1e12, "forward_flops_per_token": 2e6,
+    "cpu": "a CPU", "threads": 2, "commit": "c" * 40, "cut": "leaves", "seed": 0,
 }  # fmt: skip
 
 

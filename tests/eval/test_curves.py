@@ -12,7 +12,8 @@ import pytest
 from eval.cli import eval_
 from eval.curves import control_words, curve_plot, decomposition
 from eval.plots import Point, Series, dot_plot, line_plot
-from eval.scale import gaps, power_law, read_raw, scale_plots, scaling
+from eval.scale import gaps, power_law, read_raw, scale_plots, scaling, take_along
+from eval.scale_page import write_pages
 from ontology.errors import ConstructibleError, UsageError
 from ontology.main import run as run_command
 from tests.eval.results import bits_rows, make_results
@@ -137,6 +138,19 @@ def test_scaling_finds_laws_and_turns(tmp_path: Path, capsys) -> None:
     asked = ["scale", str(tmp_path), "--axis", "training bytes", "--note", "How.", "--raw", str(one)]
     assert run_command(eval_, asked) == 0
     assert {law.axis for law in scaling(one)} == {"training bytes"} and read_raw(one)["method"] == ["How."]
+    # Sweeps of earlier results come along where there are none of that name; on other files they are refused.
+    for size in sizes:
+        make_results(
+            tmp_path / "more" / "work", f"ours {size}", bits_rows(4 * size**-0.1), budget={"data_bytes": int(size)}
+        )
+    both = tmp_path / "both.json"
+    assert run_command(eval_, ["scale", str(tmp_path / "more"), "--also", str(raw), "--raw", str(both)]) == 0
+    assert {law.sweep for law in scaling(both)} == {"", "work"}
+    assert "Taken along from earlier results" in write_pages(both, pages)[0].read_text()
+    assert take_along(read_raw(raw), read_raw(both))["earlier"][-1]["sweeps"] == ["work"]
+    make_results(tmp_path / "fewer", "one", bits_rows(n=3))
+    with pytest.raises(ConstructibleError, match="same files"):
+        take_along(read_raw(raw), read_raw(tmp_path / "fewer"))
     found = gaps(read_raw(raw))
     assert [gap.x for gap in found if gap.axis == "training bytes"] == list(sizes)
     assert found[0].ratio.estimate < 1 and "Constructed / monolith" in text

@@ -119,6 +119,16 @@ def test_the_page_the_figure_and_the_command(tmp_path: Path, capsys: pytest.Capt
     assert run_command(eval_, ["curve", str(tmp_path), "--pages", str(pages)]) == 2
 
 
+def test_nets_that_were_taken_out_are_told_by_their_name() -> None:
+    raw = make_raw()
+    for build in raw["builds"]:
+        if build["cut"] == "few":
+            build |= {"kept": 2, "kept_parameters": 900_000}
+    assert "| few |  | 3, of which 2 specialists kept | 1,000,003, 900,000 kept |" in page(raw, "a.svg", "a.json")
+    raw["kept_name"] = ""
+    assert "| few |  | 3, of which 2 kept | 1,000,003, 900,000 kept |" in page(raw, "a.svg", "a.json")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*_curve.json")), ids=lambda path: path.stem)
 def test_committed_pages_are_made_of_committed_results(path: Path) -> None:
     made = page(read_raw(path), f"{path.stem}.svg", f"../results/{path.name}")

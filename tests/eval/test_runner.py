@@ -203,7 +203,7 @@ def test_the_header_says_what_was_measured_and_what_it_cost(models: Models, tmp_
     budget = header["budget"]
     assert budget["seconds"] > 0 and budget["peak_rss_bytes"] > 1e7 and budget["threads"] >= 1
     assert budget["parameters"] == load(models.constructed).parameters
-    assert budget["table_entries"] > 10_000 and budget["train_flops"] > 1e6
+    assert budget["table_entries"] > 10_000 and budget["train_flops"] > 1e6 and budget["train_rows"] > 0
     assert budget["data_bytes"] <= 120_000 and len(budget["data_hash"]) == 64
     assert header["leaked"] == [] and header["examples"] == 3
     assert header["task_version"] == BITS.version and header["environment"]["python"]
