@@ -16,7 +16,7 @@ over files; photographs told right by photographs over draws of classes), for ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ def _line(raw: Mapping[str, Any], name: str) -> Line:
     many = len(seeds) > 1
 
     def point(table: np.ndarray) -> Interval:
-        return bootstrap_ratio(table if many else table[0], size, clusters, seeds=many)
+        found = bootstrap_ratio(table if many else table[0], size, clusters, seeds=many)
+        # With five draws a symmetric interval of a share may reach past what a share can be.
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if metric.percent else found
 
     def loss(lower: np.ndarray, upper: np.ndarray) -> Comparison:
         a, b = (lower, upper) if sign > 0 else (upper, lower)
