@@ -153,6 +153,8 @@ def take_along(found: Mapping[str, Any], earlier: Mapping[str, Any], file: Path 
         )  # fmt: skip
     there = {model["sweep"] for model in found["models"]}
     taken = [model for model in earlier["models"] if model["sweep"] not in there]
+    if not taken:
+        return dict(found)
     about = {"sweeps": sorted({model["sweep"] for model in taken}), "environment": earlier["environment"],
              "method": earlier["method"], "commands": earlier["commands"]}  # fmt: skip
     return {**found, "models": [*found["models"], *taken], "earlier": [*earlier.get("earlier", []), about]}

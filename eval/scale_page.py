@@ -34,6 +34,8 @@ def page(raw: Mapping[str, Any], figures: list[tuple[str, str]], raw_name: str) 
     laws, git = scaling(raw), raw["environment"].get("git") or {}
     commits = sorted({str(model["budget"].get("commit"))[:12] for model in raw["models"]})
     files, projects = raw["examples"]["names"], set(raw["examples"]["clusters"])
+    # One build may stand in several sweeps.
+    builds = len({(model["name"], model["seed"], tuple(model["bits"])) for model in raw["models"]})
     text = "# Scale: bits per byte against data, work and parameters\n\n"
     text += "".join(f"{paragraph}\n\n" for paragraph in raw["method"])
     for one in raw.get("earlier", []):
@@ -45,7 +47,7 @@ def page(raw: Mapping[str, Any], figures: list[tuple[str, str]], raw_name: str) 
     text += (
         f"Scored on {len(files)} files ({sum(raw['examples']['sizes']):,} bytes, {len(projects)} projects), measured "
         f"at commit `{str(git.get('commit'))[:12]}`, built at {', '.join(f'`{one}`' for one in commits)}; "
-        f"{len(raw['models'])} builds, {raw['environment'].get('cpu')}, {raw['environment'].get('threads')} threads. "
+        f"{builds} builds, {raw['environment'].get('cpu')}, {raw['environment'].get('threads')} threads. "
         f"Raw results: [{raw_name}]({raw_name}); the page is made of them by `constructible eval scale "
         f"{Path(raw_name).name} --pages docs/experiments`.\n\n## The answer\n\n"
     )

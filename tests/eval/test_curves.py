@@ -148,6 +148,7 @@ def test_scaling_finds_laws_and_turns(tmp_path: Path, capsys) -> None:
     assert {law.sweep for law in scaling(both)} == {"", "work"}
     assert "Taken along from earlier results" in write_pages(both, pages)[0].read_text()
     assert take_along(read_raw(raw), read_raw(both))["earlier"][-1]["sweeps"] == ["work"]
+    assert take_along(read_raw(both), read_raw(raw)) == read_raw(both)
     make_results(tmp_path / "fewer", "one", bits_rows(n=3))
     with pytest.raises(ConstructibleError, match="same files"):
         take_along(read_raw(raw), read_raw(tmp_path / "fewer"))
