@@ -130,14 +130,20 @@ def _memory_bytes() -> int:
 
 
 def _git() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from, wherever it was called; None for an installed copy."""
+    here = str(Path(__file__).resolve().parent)
+
     def ask(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(
+                ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = ask("rev-parse", "HEAD")
+    # An installed copy may lie in another project's checkout, which does not know it.
+    commit = ask("rev-parse", "HEAD") if ask("ls-files", "--error-unmatch", "environment.py") else None
     return None if commit is None else {"commit": commit, "changed": bool(ask("status", "--porcelain", "-uno"))}
 
 

@@ -24,9 +24,18 @@ def test_describe_names_what_a_run_depends_on() -> None:
     json.dumps(found)
 
 
-def test_the_commit_is_named_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_is_that_of_the_code_wherever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = describe()["git"]
+    other = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another project's"]):
+        subprocess.run([*other, *command], check=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert describe()["git"] == here
+    # A copy installed into that checkout is none of its files.
+    copy = tmp_path / "site-packages" / "environment.py"
+    copy.parent.mkdir()
+    copy.write_text("")
+    monkeypatch.setattr(environment, "__file__", str(copy))
     assert describe()["git"] is None
 
 
