@@ -24,7 +24,20 @@ def test_contenders_are_ordered_and_compared_by_file():
     page = contenders.page({"runs": {str(k): row for k, row in enumerate(rows)}, "environment": {}})
     lines = [line for line in page.splitlines() if line.startswith(("| gpt", "| constructed"))]
     assert lines[0].startswith("| constructed | 0 | 1.0500") and "| 0.500 [0.4" in lines[1]
-    assert lines[2] == "| constructed | 0 | 1.055 | 1.045 |" and lines[3] == "| gpt | 0 | 2.100 | 2.100 |"
+    assert lines[2:] == ["| constructed | 1.055 | 1.045 |", "| gpt | 2.100 | 2.100 |"]
+
+
+def test_several_seeds_are_taken_together():
+    rows = []
+    for seed in (0, 1, 2):
+        ours, theirs = [100.0 + seed, 111.0, 90.0, 119.0], [200.0, 220.0 - seed, 180.0, 240.0]
+        rows += [_row("gpt", theirs) | {"seed": seed}, _row("constructed", ours) | {"seed": seed}]
+    page = contenders.page({"runs": {str(k): row for k, row in enumerate(rows)}, "environment": {}})
+    ours, theirs = [line for line in page.splitlines() if line.startswith(("| gpt | 3", "| constructed | 3"))]
+    assert ours.startswith("| constructed | 3 | 1.0525 [") and ours.endswith("| 50.0% |  |")
+    assert theirs.startswith("| gpt | 3 | 2.0975 [") and "| 0.502 [" in theirs
+    # Projects once for each model: of project b the seeds agree.
+    assert "| constructed | 1.060 | 1.045 |" in page
 
 
 def test_committed_pages_are_those_of_their_rows():
