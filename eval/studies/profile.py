@@ -166,7 +166,8 @@ def page(result: dict[str, Any]) -> str:
         "In brackets how often the package's seconds go into a figure. A column of an earlier commit is that commit's",
         "own build by the same command: its nets may read less, so it compares whole builds and not the same work.",
     ]  # fmt: skip
-    for track, by_backend in result["tracks"].items():
+    for track, unordered in result["tracks"].items():
+        by_backend = {name: unordered[name] for name in sorted(unordered, key=lambda name: name not in BACKENDS)}
         lines += ["", f"## {track}", "", f"`constructible {result['commands'][track]}`", "",
                   "| | " + " | ".join(by_backend) + " |", "| --- |" + " ---: |" * len(by_backend)]  # fmt: skip
         totals = [row["seconds"] for row in by_backend.values()]
@@ -183,7 +184,8 @@ def page(result: dict[str, Any]) -> str:
             lines += ["", f"### Share of the time, {name}", "", "| part | share |", "| --- | ---: |"]
             ordered = sorted(packages.items(), key=lambda item: -item[1])
             lines += [f"| **{part}** | {seconds / whole:.1%} |" for part, seconds in ordered]
-            lines += [f"| `{p}` | {s / whole:.1%} |" for p, s in list(row["parts"].items())[:SHOWN] if "/" in p]
+            largest = sorted(row["parts"].items(), key=lambda item: -item[1])[:SHOWN]
+            lines += [f"| `{part}` | {seconds / whole:.1%} |" for part, seconds in largest if "/" in part]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.studies import contenders, table_scale
+from eval.studies import contenders, profile, table_scale
 from ontology.io import read_json
 from tests.support import ROOT
 
@@ -41,7 +41,7 @@ def test_several_seeds_are_taken_together():
 
 
 def test_committed_pages_are_those_of_their_rows():
-    for study in (contenders, table_scale):
+    for study in (contenders, profile, table_scale):
         raw = ROOT / study.RESULTS
         assert raw.with_suffix(".md").read_text(encoding="utf-8") == study.page(read_json(raw)), study.RESULTS
 
