@@ -1,4 +1,4 @@
-"""A figure of a kernels benchmark: `python -m eval.studies.kernels_plot docs/benchmarks/kernels-cpu.csv`.
+"""A figure of a kernels benchmark: `python -m eval.studies.kernels_plot docs/benchmarks/kernels-cpu-xeon.csv`.
 
 Reads the CSV that `constructible kernels bench --csv` writes and draws an SVG beside it: for each workload how many
 times faster than the best peer we are, forward, forward and backward, and in a whole step. Right of the line at 1 we
