@@ -12,6 +12,7 @@ import click
 from kernels.memory import keep_freed_memory
 from ontology.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConstructibleError, did_you_mean
 from ontology.registry import COMMANDS, Registry
+from ontology.waiting import threads_wait_briefly
 
 EXIT_INTERRUPTED = 130
 
@@ -100,9 +101,7 @@ def _report(message: str, code: int) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    # Threads that wait for each other must sleep, not spin: on a busy machine spinning made training 20 times slower
-    # (docs/experiments/threads.md). It has to be said before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads_wait_briefly()
     keep_freed_memory()
     sys.exit(run(constructible))
 

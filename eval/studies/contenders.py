@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -49,6 +48,7 @@ from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.stats import bootstrap_ratio, paired_ratio
+from ontology.waiting import threads_wait_briefly
 
 RESULTS = Path("docs/experiments/contenders.json")
 NAMES = ("plain", "constructed", "gpt", "gpt+tables", "unrouted", "random")
@@ -284,7 +284,7 @@ def _by_project(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Command line."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads_wait_briefly()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)

@@ -8,7 +8,6 @@ that are there already are not run again.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from ontology.io import read_json, write_json, write_text
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.schema import Ontology
+from ontology.waiting import threads_wait_briefly
 
 RESULTS = Path("docs/experiments/nets.json")
 BASE = NetShape()
@@ -136,7 +136,7 @@ seed, so differences below about 0.5 % mean nothing. Seconds are of a shared mac
 
 def main() -> None:
     """Command line."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads_wait_briefly()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--corpus", default="stdlib:train")

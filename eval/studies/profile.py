@@ -89,7 +89,6 @@ def _build(
     environment = {k: v for k, v in os.environ.items() if k != "CONSTRUCTIBLE_KERNELS"}
     if backend is not None:
         environment["CONSTRUCTIBLE_KERNELS"] = backend
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     how = [] if profile is None else ["-m", "cProfile", "-o", str(profile)]
     started = time.perf_counter()
     done = subprocess.run(

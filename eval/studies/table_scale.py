@@ -19,6 +19,7 @@ from typing import Any
 from ontology.environment import describe
 from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
+from ontology.waiting import threads_wait_briefly
 
 RESULTS = Path("docs/experiments/table_scale.json")
 SIZES_MB: tuple[float | None, ...] = (10, 50, None)
@@ -92,7 +93,7 @@ def page(stored: dict[str, Any]) -> str:
 
 def main() -> None:
     """Command line."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads_wait_briefly()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/table_scale"))
