@@ -18,7 +18,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from cgpt.compiled import compiled_parallel
+from cgpt.compiled import compiled, compiled_parallel
 from ontology.io import load_tensors, save_tensors
 
 SEPARATOR = 0
@@ -135,6 +135,15 @@ def _followers(tokens, order, limit):  # pragma: no cover - compiled
     return followers, shared
 
 
+@compiled
+def _end_of_context(shared, begin, length):  # pragma: no cover - compiled
+    """Where the slice of the context of this length that begins at `begin` ends."""
+    end = begin + 1
+    while end < len(shared) and shared[end] >= length:
+        end += 1
+    return end
+
+
 @compiled_parallel
 def _heavy_histograms(followers, shared, levels, heavy, vocab_size):  # pragma: no cover - compiled
     """`heavy_*` of CorpusIndex. Levels are independent: one pass counts their contexts and entries, one fills."""
@@ -144,9 +153,7 @@ def _heavy_histograms(followers, shared, levels, heavy, vocab_size):  # pragma: 
         seen = np.zeros(vocab_size, dtype=np.int64)  # the last context that had each token, from 1 on
         begin = 0
         while begin < n:
-            end = begin + 1
-            while end < n and shared[end] >= levels[level]:
-                end += 1
+            end = _end_of_context(shared, begin, levels[level])
             if end - begin > heavy:
                 n_contexts[level] += 1
                 for j in range(begin, end):
@@ -168,9 +175,7 @@ def _heavy_histograms(followers, shared, levels, heavy, vocab_size):  # pragma: 
         context, entry = level_start[level], entry_start[level]
         begin = 0
         while begin < n:
-            end = begin + 1
-            while end < n and shared[end] >= levels[level]:
-                end += 1
+            end = _end_of_context(shared, begin, levels[level])
             if end - begin > heavy:
                 low[context] = begin
                 start[context] = entry

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is loaded, as `ontology.waiting.threads_wait_briefly` does it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+from ontology.waiting import threads_wait_briefly
+
+threads_wait_briefly()  # before torch is loaded, as the console script does it
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402

@@ -103,6 +103,25 @@ def test_heavy_contexts_are_counted_like_light_ones():
     assert sum(followers_by_hand([document], history.tolist(), 1).values()) > HEAVY
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4 * HEAVY), st.booleans()), min_size=2, max_size=5), st.integers(0, 9))
+def test_the_index_of_some_files_counts_as_one_built_of_them(wanted, seed):
+    random = np.random.default_rng(seed)
+    documents = [random.integers(1, 4, length).tolist() for length, _ in wanted]
+    keep = np.array([kept for _, kept in wanted])
+    keep[0] = True
+    some = CorpusIndex.build(joined(documents), VOCAB).of_files(keep)
+    alone = CorpusIndex.build(joined([document for document, k in zip(documents, keep, strict=True) if k]), VOCAB)
+    assert len(some.order) == len(alone.order)
+    for name in ("first", "unigram", "heavy_level", "heavy_low", "heavy_start", "heavy_tokens", "heavy_counts"):
+        assert np.array_equal(getattr(some, name), getattr(alone, name)), name
+    history = np.array([0, *documents[-1][:20]], dtype=np.uint16)
+    for one, other in zip(
+        *(levels_at(x, history, file_index(history), len(history)) for x in (some, alone)), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 4), max_size=60))
 def test_file_levels_are_the_most_recent_counts(typed):
