@@ -2,7 +2,7 @@
 
 Reads the CSV that `constructible kernels bench --csv` writes and draws an SVG beside it: for each workload how many
 times faster than the best peer we are, forward, forward and backward, and in a whole step. Right of the line at 1 we
-are faster.
+are faster. Prints the table of means that docs/benchmarks/README.md holds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,48 @@ from ontology.io import write_text
 
 MODES = {"forward": "#1f77b4", "forward+backward": "#9a4a00", "step": "#1b6b3a"}
 LEFT, WIDTH, LINE, TOP = 250, 760, 22, 46
+MEANS = {
+    "ragged (Zipf, 30 % empty), against the best torch path": (
+        lambda work: not work.is_cnn and work.spread != "uniform", "best_peer"),
+    "uniform, against stacked baddbmm": (lambda work: work.spread == "uniform", "baddbmm"),
+    "uniform, against the best peer, compiled ones too": (lambda work: work.spread == "uniform", "best_peer"),
+    "M >= 1024, against a Python loop over the modules": (
+        lambda work: not work.is_cnn and work.modules >= 1024, "loop"),
+    "feature nodes, against the best torch path": (lambda work: work.is_cnn, "best_peer"),
+}  # fmt: skip
+"""What is averaged over: which workloads, and whose time over ours."""
+
+
+class _Workload:
+    """What a workload's name says: `1024x64x32-32-8/zipf`, `cnn-64x32x42-16-24-1/own`."""
+
+    def __init__(self, name: str) -> None:
+        sizes, _, self.spread = name.partition("/")
+        self.is_cnn = sizes.startswith("cnn-")
+        self.modules = int(sizes.removeprefix("cnn-").split("x")[0])
+
+
+def means(rows: Sequence[Mapping[str, str]]) -> str:
+    """Geometric means of ratios, with the smallest and the largest, as a Markdown table: a column for each mode."""
+    lines = [
+        "| geometric mean (smallest to largest row) | " + " | ".join(MODES) + " |",
+        "| --- |" + " --- |" * len(MODES),
+    ]
+    for name, (chosen, peer) in MEANS.items():
+        cells = []
+        for mode in MODES:
+            found = [
+                float(row[f"ratio_to_{peer}"]) for row in rows
+                if row["mode"] == mode and row.get(f"ratio_to_{peer}") and chosen(_Workload(row["workload"]))
+            ]  # fmt: skip
+            mean = math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
+            cells.append(f"{_short(mean)} ({_short(min(found))} to {_short(max(found))})" if found else "–")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
 
 
 def draw(rows: Sequence[Mapping[str, str]], title: str) -> str:
@@ -72,10 +114,15 @@ def draw(rows: Sequence[Mapping[str, str]], title: str) -> str:
     )
 
 
+def read(source: Path) -> list[dict[str, str]]:
+    """The rows of a benchmark's CSV."""
+    with source.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def write(source: Path, target: Path | None = None) -> Path:
     """Draw a benchmark's CSV into an SVG, by default beside it; return the SVG's path."""
-    with source.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = read(source)
     first = rows[0] if rows else {}
     loads = [float(r["load_average"]) for r in rows if r.get("load_average")]
     busy = f", load {min(loads):g} to {max(loads):g}" if loads else ""
@@ -92,6 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the SVG (default: beside the CSV)")
     options = parser.parse_args()
     print(write(options.csv, options.out))
+    print(means(read(options.csv)))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_order_differs_between_epochs_and_seeds() -> None:
 def test_shape_meets_the_number_of_parameters(target: int, vocab_size: int) -> None:
     config = BaselineConfig.of_size(target, vocab_size)
     assert 100 * abs(config.parameters - target) <= 3 * target
-    assert 32 <= config.intermediate_size <= 4 * config.hidden_size
+    assert 3 * config.hidden_size // 64 * 32 <= config.intermediate_size <= 4 * config.hidden_size
     assert 0.11 * target < config.bigram_rows * config.bigram_width < 0.25 * target
     assert config.hidden_size % config.head_width == 0
 
