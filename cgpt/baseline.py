@@ -60,7 +60,7 @@ class BaselineConfig:
     intermediate_size: int
     context: int = 256
     batch_tokens: int = 4096
-    learning_rate: float = 8e-3
+    learning_rate: float = 4e-3
     matrix_rate: float = 2e-2
     warm_up: float = 0.03
     warm_down: float = 0.6

@@ -233,7 +233,7 @@ def document(record: dict[str, Any]) -> str:
 @click.option("--seconds", type=float, default=100.0, show_default=True, help="Training budget of each run.")
 @click.option("--parameters", type=int, default=3_100_000, show_default=True, help="Size aimed at.")
 @click.option("--vocab-size", type=int, default=8192, show_default=True, help="Tokens.")
-@click.option("--learning-rate", type=float, default=8e-3, show_default=True, help="Where the search starts.")
+@click.option("--learning-rate", type=float, default=4e-3, show_default=True, help="Where the search starts.")
 @click.option("--matrix-rate", type=float, default=2e-2, show_default=True, help="Where the search starts.")
 @click.option("--batch-tokens", type=int, default=4096, show_default=True, help="Where the search starts.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of torch.")

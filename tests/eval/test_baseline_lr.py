@@ -56,7 +56,7 @@ def test_search_finds_the_best_point_and_asks_for_each_once() -> None:
 def test_point_without_bigrams_is_of_the_same_size() -> None:
     shape = BaselineConfig.of_size(3_100_000, 8192)
     point = Point(
-        8e-3, 2e-2, shape.hidden_size, shape.layers, shape.intermediate_size, 4096, 256, shape.head_width,
+        4e-3, 2e-2, shape.hidden_size, shape.layers, shape.intermediate_size, 4096, 256, shape.head_width,
         shape.bigram_rows,
     )  # fmt: skip
     assert point.config(8192).parameters == shape.parameters
