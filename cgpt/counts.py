@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.compiled import compiled
-from cgpt.index import _LEVELS, HEAVY, N_LEVELS
+from cgpt.index import HEAVY, LEVEL_LENGTHS, N_LEVELS
 
 FILE_LEVELS = (1, 2, 3, 4, 5, 8)
 """Context lengths at which the file's own past is counted."""
@@ -108,7 +108,7 @@ def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cove
     if hi <= lo:
         return 0, 0
     while True:
-        if k == _LEVELS[level]:
+        if k == LEVEL_LENGTHS[level]:
             low[level] = lo
             high[level] = hi
             level += 1

@@ -28,7 +28,7 @@ N_LEVELS = len(LEVELS)
 HEAVY = 128
 """A context with more followers than this has its histogram stored; a lighter one is counted when it is asked for."""
 
-_LEVELS = np.array(LEVELS, dtype=np.int64)
+LEVEL_LENGTHS = np.array(LEVELS, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CorpusIndex:
         first[1 + tokens[order[begins] - 1].astype(np.int64)] = np.diff(np.append(begins, len(order)))
         first = np.cumsum(first)
         unigram = np.bincount(followers, minlength=vocab_size).astype(np.int64)
-        heavy = _heavy_histograms(followers, shared, _LEVELS, HEAVY, vocab_size)
+        heavy = _heavy_histograms(followers, shared, LEVEL_LENGTHS, HEAVY, vocab_size)
         return CorpusIndex(tokens, order, followers, first, unigram, *heavy)
 
     def of_files(self, keep: np.ndarray) -> CorpusIndex:

@@ -131,9 +131,12 @@ def row_of(one: Contender) -> Row:
 def command_of(one: Contender) -> str:
     """What made it."""
     run = one.runs[0]
-    words = ["python -m eval.studies.contenders DATA", f"--minutes {one.minutes:g}", f"--split {run['split']}"]
+    split, _, all_files = run["split"].partition(", ")
+    words = ["python -m eval.studies.contenders DATA", f"--minutes {one.minutes:g}", f"--split {split}"]
     words += [f"--seeds {len(one.runs)}"] if len(one.runs) > 1 else []
-    return " ".join([*words, *(["--sample"] if run["corpus"] == "40 MB" else []), "--dynamic"])
+    words += ["--sample"] if run["corpus"] == "40 MB" else []
+    words += ["--whole"] if all_files else []
+    return " ".join([*words, *(["--dynamic"] if run["setting"] == "dynamic" else [])])
 
 
 def facts_of(one: Contender) -> dict[str, Any]:

@@ -176,14 +176,14 @@ def _gauss(sigma: float, reach: int) -> np.ndarray:
     return (line / (line[0] + 2 * line[1:].sum())).astype(np.float32)
 
 
-_NARROW, _WIDE = _gauss(1.0, 3), _gauss(1.6, 4)
+NARROW, WIDE = _gauss(1.0, 3), _gauss(1.6, 4)
 
 
 @compiled
 def _spot_maps(plane, first, out):  # lighter or darker than the surroundings
     side = plane.shape[0]
     cell = side // GRID
-    narrow, wide = _blur(plane, _NARROW), _blur(plane, _WIDE)
+    narrow, wide = _blur(plane, NARROW), _blur(plane, WIDE)
     sums = np.zeros((2, GRID, GRID), dtype=np.float32)
     for y in range(side):
         for x in range(side):

@@ -44,7 +44,7 @@ HELD_OUT = 0.2
 MIN_PHOTOGRAPHS = 10
 TRAINING_FILES = "training_files.json"
 _PLAIN_CODE = ("vision.bank", "vision.bank_kernel", "vision.nodes", "vision.plain", "vision.train_nodes")
-_NODE_CODE = ("vision.bank", "vision.bank_kernel", "vision.nodes", "vision.train_nodes", "kernels.cnn", "kernels.adam")
+NODE_CODE = ("vision.bank", "vision.bank_kernel", "vision.nodes", "vision.train_nodes", "kernels.cnn", "kernels.adam")
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class Plan:
         )  # fmt: skip
         # One object: the engine wants all members of a group to share it.
         run_nodes = self.run_nodes if self.cut.nets else self.run_plain
-        code = code_hash(*(_NODE_CODE if self.cut.nets else _PLAIN_CODE))
+        code = code_hash(*(NODE_CODE if self.cut.nets else _PLAIN_CODE))
         nodes = [
             Job(f"node-{name}", {**data, "spec": self._spec(name), "code": code}, run_nodes, ("primitives",),
                 kind="net" if self.cut.nets else "plain", place=f"nodes/{name}", group="nodes")

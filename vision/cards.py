@@ -49,7 +49,9 @@ def render_cards(
     }
     cards.sort(key=lambda card: -weight[card["name"]])
     summary = (fidelity or {}).get("summary", {})
-    return render("cards.html", title=title, cards=cards, summary=_summary(summary), classes=", ".join(model.classes))
+    return render(
+        "cards.html", title=title, cards=cards, summary=summary_rows(summary), classes=", ".join(model.classes)
+    )
 
 
 def _card(
@@ -108,7 +110,7 @@ def reads(node: Node | PlainNode, n: int = 6) -> list[tuple[str, float]]:
     an even picture; what plain code under it the node leans on."""
     import torch
 
-    from vision.nodes import _forward
+    from vision.nodes import node_maps
 
     if isinstance(node, PlainNode):
         change = {name.replace("_", " "): 0.1 * value * node.slope for name, value in node.coefficients.items()}
@@ -117,7 +119,7 @@ def reads(node: Node | PlainNode, n: int = 6) -> list[tuple[str, float]]:
     base = torch.full((len(channels) + 1, len(channels), 16, 16), 0.2)
     base[torch.arange(len(channels)), torch.arange(len(channels))] += 0.1
     with torch.inference_mode():
-        answers = _forward(base, [torch.from_numpy(w[None]) for w in node.weights], node.shape)[:, 0].mean((1, 2))
+        answers = node_maps(base, [torch.from_numpy(w[None]) for w in node.weights], node.shape)[:, 0].mean((1, 2))
     change = (answers[:-1] - answers[-1]).numpy() * node.slope
     order = np.argsort(-np.abs(change), kind="stable")[:n]
     return [(CHANNELS[channels[i]].replace("_", " "), float(change[i])) for i in order]
@@ -143,7 +145,8 @@ def _number(value: float | None, *, sign: bool = False) -> str:
     return "unknown" if value is None else f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
-def _summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, percentage) of the summary that `vision fidelity` writes; nothing where there is none."""
     if not summary:
         return []
     rows = [

@@ -83,7 +83,7 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     from ontology.errors import UsageError
     from vision.bank import primitives
     from vision.data import read_images
-    from vision.fidelity import _clean
+    from vision.fidelity import as_json_values
     from vision.leakage import leakage
     from vision.model import Constructed, load
     from vision.overlap import overlap, random_nodes
@@ -103,7 +103,7 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     maps = np.concatenate([primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)])
     pooled = opened.bank.pooled(maps)
     chance = random_nodes(opened.bank.nodes, n_random).pooled(maps)
-    return _clean(
+    return as_json_values(
         {"format": "constructible-probe/1", "photographs": int((labels >= 0).sum()), "classes": len(classes),
          "random_nodes": n_random,
          "leakage": leakage(opened.bank.calibrate(pooled), labels, truth, names).as_json(),

@@ -200,7 +200,7 @@ def decode(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[float, 
     Raises:
         ConstructibleError: it cannot be decoded, with the reason.
     """
-    image_module = _pillow()
+    image_module = pillow_image()
     try:
         with image_module.open(io.BytesIO(data)) as opened:
             width, height = opened.size
@@ -240,7 +240,7 @@ def _to_rgb(opened: Any, image_module: Any) -> Any:
     return opened.convert("RGB")
 
 
-def _pillow() -> Any:
+def pillow_image() -> Any:
     """Pillow's Image module, imported when the first photograph is decoded."""
     try:
         from PIL import Image

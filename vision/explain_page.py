@@ -40,19 +40,19 @@ def render(template: str, **values: Any) -> str:
 
 def data_url(pixels: npt.NDArray[np.uint8]) -> str:
     """A picture uint8 [h, w, 3] as a PNG inside a URL."""
-    from vision.data import _pillow
+    from vision.data import pillow_image
 
     file = io.BytesIO()
-    _pillow().fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+    pillow_image().fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def heat(pixels: npt.NDArray[np.uint8], values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Lay a map of probabilities [h, w] over a picture: where it is low the picture fades, where high it glows."""
-    from vision.data import _pillow
+    from vision.data import pillow_image
 
     side = pixels.shape[0]
-    image_module = _pillow()
+    image_module = pillow_image()
     smooth = image_module.fromarray((np.clip(values, 0, 1) * 255).astype(np.uint8)).resize(
         (side, side), image_module.Resampling.BICUBIC
     )

@@ -22,7 +22,7 @@ from ontology.stats import benjamini_hochberg
 from ontology.store import Store, code_hash
 from vision import fidelity_metrics as fm
 from vision.bank import primitives
-from vision.build import _NODE_CODE, Plan
+from vision.build import NODE_CODE, Plan
 from vision.data import PART_WORLD, ImageSet
 from vision.leakage import leakage
 from vision.model import Constructed
@@ -82,7 +82,7 @@ class FidelityPlan:
         bank, nodes = self.plan.jobs()[0], [f"node-{name}" for name in self.names]
         spec = twin_spec(self.twins())
         judges = ("fidelity", "fidelity_metrics", "leakage", "overlap", "twins")
-        code = code_hash(*_NODE_CODE, *(f"vision.{name}" for name in judges))
+        code = code_hash(*NODE_CODE, *(f"vision.{name}" for name in judges))
         model = {"nodes": nodes, "rules": [rule.source for rule in self.model.rules.rules],
                  "calibration": [[n.slope, n.offset] for n in self.model.bank.nodes]}  # fmt: skip
         data = {"validation": self.validation.data_hash, "masks": sorted(self.masks), "code": code}
@@ -135,7 +135,7 @@ class _Judge:
             [*(r["transfer"]["p_value"] for r in per_node.values()), *(r["p_value"] for r in controls.values())],
             FALSE_DISCOVERY,
         )
-        return _clean(
+        return as_json_values(
             {
                 "format": FORMAT, "nodes": per_node, "random_concepts": controls,
                 "random_concepts_that_pass": int(everything[len(per_node) :].sum()),
@@ -345,12 +345,12 @@ def _mean(values: Any) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _clean(value: Any) -> Any:
+def as_json_values(value: Any) -> Any:
     """JSON has no nan: None instead; four decimals."""
     if isinstance(value, Mapping):
-        return {key: _clean(item) for key, item in value.items()}
+        return {key: as_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [as_json_values(item) for item in value]
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else round(float(value), 4)
     return value

@@ -19,7 +19,7 @@ from ontology.fit import Budget, Job, JobContext, fit, train
 from ontology.io import read_json, write_json
 from ontology.stats import paired_difference, paired_ratio
 from ontology.store import code_hash
-from vision.build import _NODE_CODE, Plan, Recipe
+from vision.build import NODE_CODE, Plan, Recipe
 from vision.data import ImageSet
 from vision.model import log_odds
 from vision.monolith import Monolith, MonolithTrainer, RowsOf, width_for
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vision.study import Study
 
 SHOTS = (5, 20, 100)
-_CODE = (*_NODE_CODE, "vision.growth", "vision.twins", "vision.monolith", "vision.rules", "vision.score")
+_CODE = (*NODE_CODE, "vision.growth", "vision.twins", "vision.monolith", "vision.rules", "vision.score")
 
 
 class GrowthPlan:
@@ -182,7 +182,7 @@ def growth(study: Study) -> dict[str, list[dict[str, Any]]]:
     for seed, classes in study.draws:
         plan = GrowthPlan(Plan(study.images, study.library, Recipe(classes=classes, seed=seed)), study.validation)
         jobs = plan.jobs()
-        budget = _for_each(study.budget, jobs)
+        budget = budget_for_each(study.budget, jobs)
         out = study.out / f"growth-{seed}"
         fit(jobs, out, study.store, budget, study.progress)
         results.append(read_json(out / "growth.json"))
@@ -225,7 +225,7 @@ def collect(
     return rows, difference
 
 
-def _for_each(budget: Budget, jobs: Sequence[Job]) -> Budget:
+def budget_for_each(budget: Budget, jobs: Sequence[Job]) -> Budget:
     """The budget of one model for each of a plan's trainings."""
     trainings = sum(job.share for job in jobs if job.kind == "net")
     return budget if budget.minutes is None else Budget(minutes=budget.minutes * trainings)

@@ -193,7 +193,7 @@ class NodeBank:
             out[:, i] = node.maps(primitives)
         with torch.inference_mode():
             for shape, columns, weights in self._groups:
-                found = _forward(_inputs(primitives, shape), [torch.from_numpy(w) for w in weights], shape).numpy()
+                found = node_maps(_inputs(primitives, shape), [torch.from_numpy(w) for w in weights], shape).numpy()
                 repeat = GRID // found.shape[-1]
                 out[:, columns] = found.repeat(repeat, axis=2).repeat(repeat, axis=3)
         return out
@@ -209,7 +209,7 @@ class NodeBank:
             for begin in range(0, len(primitives), batch):
                 part = primitives[begin : begin + batch]
                 for shape, columns, weights in self._groups:
-                    maps = _forward(_inputs(part, shape), [torch.from_numpy(w) for w in weights], shape)
+                    maps = node_maps(_inputs(part, shape), [torch.from_numpy(w) for w in weights], shape)
                     out[begin : begin + batch, columns] = pool(maps, shape.pooling).double().numpy()
         return out
 
@@ -295,7 +295,7 @@ def _inputs(primitives: npt.NDArray[np.uint8], shape: NodeShape) -> Tensor:
     return torch.from_numpy(chosen.astype(np.float32)).div_(255.0)  # a copy: what is memory-mapped stays read-only
 
 
-def _forward(inputs: Tensor, tensors: Sequence[Tensor], shape: NodeShape) -> Tensor:
+def node_maps(inputs: Tensor, tensors: Sequence[Tensor], shape: NodeShape) -> Tensor:
     """Maps [n, nodes, h, w] from inputs [n, channels, 16, 16]."""
     from kernels import module_cnn
 

@@ -211,10 +211,10 @@ def _rng(split: str, seed: int, label: str, index: int) -> np.random.Generator:
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    from vision.data import _pillow
+    from vision.data import pillow_image
 
     file = io.BytesIO()
-    _pillow().fromarray(pixels).save(file, "PNG", compress_level=1)
+    pillow_image().fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 

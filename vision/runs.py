@@ -132,9 +132,9 @@ def _cells(board: dict[str, Any]) -> list[list[str]]:
 
 
 def _judged(judged: dict[str, Any]) -> list[tuple[str, str]]:
-    from vision.cards import _summary
+    from vision.cards import summary_rows
 
-    return _summary(judged["summary"]) if judged else []
+    return summary_rows(judged["summary"]) if judged else []
 
 
 def _explained(model: Constructed, validation: ImageSet) -> str:

@@ -27,9 +27,9 @@ from ontology.io import read_json, write_json
 from ontology.stats import benjamini_hochberg
 from ontology.store import code_hash
 from vision import fidelity_metrics as fm
-from vision.build import _NODE_CODE, Plan, Recipe
+from vision.build import NODE_CODE, Plan, Recipe
 from vision.data import ImageSet
-from vision.growth import _for_each, collect
+from vision.growth import budget_for_each, collect
 from vision.rules import accuracy, fit_rules
 from vision.train_nodes import NodePlan, NodeTrainer
 from vision.twins import load_twins, train_twins, twin_spec, usable, without
@@ -42,7 +42,7 @@ WAYS: tuple[Way, ...] = ("apart", "together", "both")
 SHARPNESS = 10.0
 RUNS = ("a", "b", "unseen")
 """Two seeds on all classes, and one that never sees half of them."""
-_CODE = (*_NODE_CODE, "vision.together", "vision.twins", "vision.rules", "vision.fidelity_metrics")
+_CODE = (*NODE_CODE, "vision.together", "vision.twins", "vision.rules", "vision.fidelity_metrics")
 
 
 def composition(table: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
@@ -235,7 +235,7 @@ def together(study: Study) -> dict[str, list[dict[str, Any]]]:
         )
         jobs: Sequence[Job] = made.jobs()
         out = study.out / f"together-{seed}"
-        fit(jobs, out, study.store, _for_each(study.budget, jobs), study.progress)
+        fit(jobs, out, study.store, budget_for_each(study.budget, jobs), study.progress)
         results.append(read_json(out / "together.json"))
     rows, difference = collect(results)
     study.differences = [difference("together", "apart"), difference("both", "apart")]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ontology.errors import ConstructibleError
 from vision.bank import mirror
-from vision.nodes import Node, NodeShape, _forward, balanced_weights, calibration, pool
+from vision.nodes import Node, NodeShape, balanced_weights, calibration, node_maps, pool
 from vision.plain import PlainNode
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class NodeTrainer:
         if self._low:
             leaves = [leaf.bfloat16() for leaf in leaves]
         seen = inputs if len(shape.channels) == inputs.shape[1] else inputs[:, shape.channels]
-        return pool(_forward(seen, leaves, shape).float(), shape.pooling, self._fraction)
+        return pool(node_maps(seen, leaves, shape).float(), shape.pooling, self._fraction)
 
     def state(self) -> dict[str, npt.NDArray]:
         """All that training needs to continue exactly: weights and optimizer."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vision.bank import CHANNELS, GRID, HUES, LEVELS
-from vision.nodes import Node, NodeShape, _forward, pool
+from vision.nodes import Node, NodeShape, node_maps, pool
 from vision.plain import PlainNode
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _evidence(nodes: Sequence[Node | PlainNode], maps: Tensor) -> Tensor:
     for shape, places in groups.items():
         weights = [torch.from_numpy(np.stack([nodes[i].weights[t] for i in places])) for t in range(6)]  # type: ignore[union-attr]
         inputs = maps[places][:, torch.from_numpy(shape.channels)][None]
-        parts.append((places, pool(_forward(inputs, weights, shape), shape.pooling)[0]))
+        parts.append((places, pool(node_maps(inputs, weights, shape), shape.pooling)[0]))
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     return torch.cat([part for _, part in parts])[torch.from_numpy(order)]
 
@@ -170,9 +170,9 @@ def _edges(plane: Tensor, bins: int, period: float) -> Tensor:
 def _spots(plane: Tensor) -> Tensor:
     import torch
 
-    from vision.bank_kernel import _NARROW, _WIDE
+    from vision.bank_kernel import NARROW, WIDE
 
-    apart = _blur(plane, _NARROW) - _blur(plane, _WIDE)
+    apart = _blur(plane, NARROW) - _blur(plane, WIDE)
     return 8 * torch.cat([_cells(apart.clamp(min=0)), _cells((-apart).clamp(min=0))], 1)
 
 

@@ -13,8 +13,8 @@ artefact:
     random       as constructed, under a router of random questions
     plain        no nets at all
 
-`--dynamic` scores gpt and constructed in the dynamic setting too. Rows go to docs/experiments/contenders.json and
-contenders.md as they are made; what is there is not made again.
+`--dynamic` scores gpt and constructed in the dynamic setting too, `--whole` all files of the split in place of the
+sample. Rows go to docs/experiments/contenders.json and contenders.md as they are made; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from cgpt.reads import FileView
 from cgpt.score import Score, score_files
 from eval.controls import random_router
 from eval.joined import JoinedLM, Transformer, fit_joined
-from eval.studies.forty_mb import _sample_file
+from eval.studies.forty_mb import sample_file
 from eval.tasks.language import whole_tokens
 from kernels.memory import keep_freed_memory
 from ontology.environment import describe, threads
@@ -52,26 +52,30 @@ from ontology.waiting import threads_wait_briefly
 
 RESULTS = Path("docs/experiments/contenders.json")
 NAMES = ("plain", "constructed", "gpt", "gpt+tables", "unrouted", "random")
+ALL_FILES = ", all files"
+"""After the name of a split of which every file was scored."""
 STATE_FILES = 200
 """Training files whose lexer states the random questions divide."""
 
 
-def run(
-    data: Path, out: Path, minutes: float, seeds: int, split: str, only: list[str], sample: bool, both: bool
-) -> None:  # fmt: skip
+def run(options: argparse.Namespace) -> None:
     """Build and score what is missing, then write both files."""
-    progress = Progress()
+    progress, data, out, minutes = Progress(), options.data, options.out, options.minutes
     make_folder(out)
     train, corpus = data / "train.parquet", "211 MB"
-    if sample:
-        train, corpus = _sample_file(train, "train_40mb", out / "train_40mb.parquet", progress), "40 MB"
+    if options.sample:
+        train, corpus = sample_file(train, "train_40mb", out / "train_40mb.parquet", progress), "40 MB"
         out = out / "sample"
-    judged = _sample_file(data / f"{split}.parquet", f"{split}_2mb", out / f"{split}.parquet", progress)
+    split, judged = options.split, data / f"{options.split}.parquet"
+    if options.whole:
+        split += ALL_FILES
+    else:
+        judged = sample_file(judged, f"{split}_2mb", out / f"{split}.parquet", progress)
     unseen = read_corpus(str(judged)).files
     stored = read_json(RESULTS) if RESULTS.exists() else {"runs": {}}
-    for seed in range(seeds):
-        for name in only or NAMES:
-            settings = SETTINGS if both and name in ("gpt", "constructed") else SETTINGS[:1]
+    for seed in range(options.seeds):
+        for name in options.only or NAMES:
+            settings = SETTINGS if options.dynamic and name in ("gpt", "constructed") else SETTINGS[:1]
             for setting in settings:
                 key = f"{corpus}, {split}, {minutes:g} min, {name}, {setting}, seed {seed}"
                 if key in stored["runs"]:
@@ -180,8 +184,15 @@ def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) ->
         seconds = tables + time.monotonic() - started
         write_json(folder / "mixer.json", fit_joined(tokens, plain, Transformer(baseline)).as_json())
         write_json(done, {"seconds": seconds})
+    return load_joined(folder, base, seed), float(read_json(done)["seconds"])
+
+
+def load_joined(folder: Path, base: Path, seed: int) -> JoinedLM:
+    """The transformer with the tables of the plain model of the same seed, as it was built in `folder`."""
+    plain = load(base / f"plain-{seed}")
+    assert isinstance(plain, ConstructedLM)
     mixer = Mixer.from_json(read_json(folder / "mixer.json"))
-    return JoinedLM(plain, Transformer(Baseline.load(folder / "transformer")), mixer), float(read_json(done)["seconds"])
+    return JoinedLM(plain, Transformer(Baseline.load(folder / "transformer")), mixer)
 
 
 def _row(model: Any, score: Score, texts: dict[tuple[str, str], bytes]) -> dict[str, Any]:
@@ -211,16 +222,17 @@ def page(stored: dict[str, Any]) -> str:
         lines = [_line(row, rows) for row in sorted(rows, key=lambda row: (row["bits_per_byte"], row["seed"]))]
         split, corpus, minutes, setting = kind
         sections.append(
-            f"## {minutes:g} minutes on {corpus}, judged on `{split}`, {setting}\n\n| model | seed | bits/byte "
+            f"## {minutes:g} minutes on {corpus}, judged on {split}, {setting}\n\n| model | seed | bits/byte "
             "| accuracy | whole tokens | constructed / it | parameters | seconds | scoring s |\n"
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
             + "\n\n" + _over_seeds(rows) + _by_project(rows)
         )  # fmt: skip
     return (
         "# Contenders at equal budgets\n\n"
-        "`python -m eval.studies.contenders DATA --minutes M [--split test] [--sample] [--dynamic]`:\n"
-        "judged on 2 MB of projects that no model has seen; 95 % intervals by bootstrap over files, ratios paired.\n"
-        "What each model is stands at the head of `eval/studies/contenders.py`. Last run at commit "
+        "`python -m eval.studies.contenders DATA --minutes M [--split test] [--sample] [--dynamic] [--whole]`:\n"
+        "judged on projects that no model has seen, a fixed 2 MB of them where it does not say all files; 95 %\n"
+        "intervals by bootstrap over files, ratios paired. What each model is stands at the head of\n"
+        "`eval/studies/contenders.py`. Last run at commit "
         f"`{str(git.get('commit'))[:12]}`.\n\n" + "\n\n".join(sections) + "\n"
     )  # fmt: skip
 
@@ -293,10 +305,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], choices=NAMES)
     parser.add_argument("--sample", action="store_true", help="Train on 40 MB in place of the whole corpus.")
     parser.add_argument("--dynamic", action="store_true", help="Score gpt and constructed in both settings.")
+    parser.add_argument("--whole", action="store_true", help="Score all files of the split, not its fixed 2 MB.")
     parser.add_argument("--out", type=Path, default=Path("runs/contenders"))
-    options = parser.parse_args()
-    run(options.data, options.out, options.minutes, options.seeds, options.split, options.only,
-        options.sample, options.dynamic)  # fmt: skip
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

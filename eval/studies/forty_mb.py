@@ -33,8 +33,8 @@ def run(data: Path, out: Path, minutes: float) -> None:
     """Build both, score both, write both files."""
     progress = Progress()
     make_folder(out)
-    train = _sample_file(data / "train.parquet", "train_40mb", out / "train_40mb.parquet", progress)
-    validation = _sample_file(data / "validation.parquet", "validation_2mb", out / "validation.parquet", progress)
+    train = sample_file(data / "train.parquet", "train_40mb", out / "train_40mb.parquet", progress)
+    validation = sample_file(data / "validation.parquet", "validation_2mb", out / "validation.parquet", progress)
     unseen = read_corpus(str(validation))
     rows: dict[str, dict[str, Any]] = {}
     scores: dict[str, Score] = {}
@@ -67,7 +67,7 @@ def run(data: Path, out: Path, minutes: float) -> None:
     print(json.dumps(result["ratio"]))
 
 
-def _sample_file(source: Path, name: str, target: Path, progress: Progress) -> Path:
+def sample_file(source: Path, name: str, target: Path, progress: Progress) -> Path:
     """The sample as a Parquet file of its own, so that the builds' clock reads what they train on and no more."""
     if not target.exists():
         progress.note(f"taking the sample {name}")

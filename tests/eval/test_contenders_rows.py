@@ -107,3 +107,14 @@ def test_rows_that_do_not_say_their_commit_are_not_given_one(results: Path) -> N
     (first, *_) = entries(results)
     assert first.commit == "" and "at or before dddddddddddd" in first.figures.note
     assert contenders_rows.read(results.parent) == []
+
+
+def test_the_command_is_the_one_that_makes_the_rows_again(results: Path) -> None:
+    more = {"split": "test, all files", "corpus": "40 MB", "setting": "dynamic"}
+    write_json(results / contenders_rows.RAW, stored(seeds=2, minutes=(1.0,), **more))
+    (command,) = {contenders_rows.command_of(one) for one in contenders_rows.read(results)}
+    asked = "--minutes 1 --split test --seeds 2 --sample --whole --dynamic"
+    assert command == f"python -m eval.studies.contenders DATA {asked}"
+    write_json(results / contenders_rows.RAW, stored(minutes=(5.0,)))
+    (command,) = {contenders_rows.command_of(one) for one in contenders_rows.read(results)}
+    assert command == "python -m eval.studies.contenders DATA --minutes 5 --split test"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.studies import contenders, profile, table_scale
+from cgpt.score import FileScore
+from eval.studies import contenders, profile, table_scale, where
 from ontology.io import read_json
+from ontology.schema import Ontology
 from tests.support import ROOT
 
 
@@ -54,3 +56,41 @@ def test_growth_of_seconds_is_by_megabyte():
     ]
     line = table_scale.page({"rows": rows, "environment": {}}).splitlines()[-1]
     assert np.isclose(float(line.split("|")[5]), 1.1)
+
+
+def test_bits_by_situation_add_up_to_the_models():
+    ontology = Ontology.parse(
+        """name: n
+version: 1
+root: all
+concepts:
+  - {name: all, question: "Which?", children: [text, code]}
+  - {name: text, question: "Which?", children: [comment, docstring]}
+  - {name: code, question: "Which?"}
+  - {name: comment, question: "Which?"}
+  - {name: docstring, question: "Which?"}
+"""
+    )
+    concepts = ("comment", "docstring", "code")
+    random = np.random.default_rng(0)
+
+    def files(times: np.ndarray) -> list[FileScore]:
+        made = []
+        for n in (20, 30, 25):
+            concept = np.arange(n) % 3
+            bits = times[concept] * random.uniform(0.9, 1.1, n)
+            made.append(FileScore("f", "p", 4 * n, bits, np.ones(n, bool), concept, np.full(n, 4)))
+        return made
+
+    scores = {"constructed": files(np.array([1.0, 2.0, 1.0])), "gpt": files(np.array([2.0, 2.0, 4.0]))}
+    rows = where.rows(scores, concepts, ontology)
+    assert [row["situation"] for row in rows] == ["all", "text", "comment", "docstring", "code"]
+    assert [row["group"] for row in rows] == [True, True, False, False, True]
+    for model in scores:
+        total, text, comment, docstring, code = (row["bits_per_byte"][model] for row in rows)
+        assert np.isclose(total, text + code) and np.isclose(text, comment + docstring)
+    ratios = [row["constructed / it"]["gpt"] for row in rows]
+    assert 0.4 < ratios[2]["ratio"] < 0.6 < 0.9 < ratios[3]["ratio"] < 1.1
+    result = {"rows": rows, "minutes": 5.0, "corpus": "211 MB", "seed": 0, "files": 3, "bytes": 300, "environment": {}}
+    page = where.page(result).splitlines()
+    assert page[-5].startswith("| **all** | 100.0% |") and page[-3].startswith("| comment | ")
