@@ -7,6 +7,7 @@ a bounded memory of the pieces met before. Token 0 is the end of a file, tokens 
 from __future__ import annotations
 
 import random
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -359,11 +360,12 @@ def _encode(data, starts, keys, values, slots, entries, pool, tokens, used, out)
 
 
 class _Memory:
-    """Pieces met before and their tokens, bounded; filled by `_encode`."""
+    """Pieces met before and their tokens, bounded; filled by `_encode`, for one thread at a time."""
 
     SLOTS = 1 << 18
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.slots = np.full(self.SLOTS, -1, np.int32)
         self.entries = np.empty((self.SLOTS // 2, 4), np.int32)
         self.pool = np.empty(self.SLOTS * 8, np.uint8)
@@ -373,4 +375,10 @@ class _Memory:
     def encode(
         self, data: np.ndarray, starts: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], out: np.ndarray
     ) -> int:
-        return _encode(data, starts, *pairs, self.slots, self.entries, self.pool, self.tokens, self.used, out)
+        # Compiled code lets go of the interpreter's lock, and a piece that is half written down is no answer.
+        with self._lock:
+            return _encode(data, starts, *pairs, self.slots, self.entries, self.pool, self.tokens, self.used, out)
+
+    def __reduce__(self) -> tuple:
+        """Copies start empty."""
+        return _Memory, ()

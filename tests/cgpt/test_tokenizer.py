@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,6 +127,18 @@ def test_memory_of_pieces_may_overflow(tokenizer: Tokenizer, monkeypatch: pytest
     small = Tokenizer(tokenizer.merges)
     for source in SOURCES:
         np.testing.assert_array_equal(small.encode(source), tokenizer.encode(source))
+
+
+def test_threads_share_the_memory_of_pieces(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    words = [f"{word}{number}".encode() for word in ("value", "reader", "of_the", "count") for number in range(3000)]
+    documents = [b" ".join(words[i] for i in random.integers(0, len(words), 20_000)) for _ in range(8)]
+    expected = [tokenizer.encode(document) for document in documents]
+    monkeypatch.setattr(tk._Memory, "SLOTS", 1 << 10)  # forgets all the time, so that everybody writes
+    shared = copy.deepcopy(tokenizer)
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(shared.encode, documents * 4), expected * 4, strict=True):
+            np.testing.assert_array_equal(found, right)
 
 
 def test_training_is_deterministic_across_processes_and_threads(tokenizer: Tokenizer, tmp_path: Path) -> None:
