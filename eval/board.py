@@ -40,7 +40,7 @@ class Entry:
         figures: as in `leaderboard.Row`.
         opaque: trained numbers that acted on a decision, on average.
         faithful: share of predictions whose explanation was replayed by the independent checker; None: not checked.
-        commit, command: of the run.
+        commit, command: of the run; several commits, where training seeds were built at more than one, with commas.
         raw: path of the raw results, relative to the results folder; `facts` what the page shows of them.
     """
 
@@ -86,7 +86,7 @@ def place_of(raw: str) -> str:
 def _contender(one: contenders_rows.Contender) -> Entry:
     row = contenders_rows.row_of(one)
     opaque = {"no nets": 0.0, "monolith": float(row.parameters)}.get(one.kind)
-    commit = str(one.runs[0].get("commit") or "")
+    commit = ", ".join(dict.fromkeys(str(run["commit"]) for run in one.runs if run.get("commit")))
     return Entry(
         one.board, one.kind, row, opaque, None, commit, contenders_rows.command_of(one), one.raw,
         contenders_rows.facts_of(one),
@@ -248,7 +248,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[Entry], Any], Callable[[Entry], str]], 
     ("Seconds", "number", lambda e: e.figures.seconds, lambda e: _number(e.figures.seconds)),
     ("Peak MiB", "number", lambda e: e.figures.peak_rss_bytes,
      lambda e: _number(None if e.figures.peak_rss_bytes is None else e.figures.peak_rss_bytes / 2**20)),
-    ("Commit", "text", lambda e: e.commit, lambda e: (e.commit[:12] + "+" * e.commit.endswith("+")) or "–"),
+    ("Commit", "text", lambda e: e.commit,
+     lambda e: ", ".join(one[:12] + "+" * one.endswith("+") for one in e.commit.split(", ")) or "–"),
 )  # fmt: skip
 """(title, kind of sorting, value, text) of each column."""
 

@@ -59,32 +59,33 @@ def rows(scores: dict[str, list[FileScore]], concepts: tuple[str, ...], ontology
     ours = scores["constructed"]
     size = np.array([file.n_bytes for file in ours], dtype=np.float64)
     tokens = sum(len(file.bits) for file in ours)
+    groups = (ontology.root, *ontology[ontology.root].children)
+    names = dict.fromkeys(groups[:1])
+    for group in groups[1:]:
+        names |= dict.fromkeys((group, *leaves_under(ontology, group)))
     found = []
-    root = ontology.root
-    for group in (root, *ontology[root].children):
-        members = leaves_under(ontology, group)
-        for name in (group,) if group == root else (group, *(m for m in members if m != group)):
-            inside = np.isin(concepts, leaves_under(ontology, name))
-            here = [inside[file.concept] for file in ours]
-            n = sum(int(mask.sum()) for mask in here)
-            if not n:
-                continue
-            row: dict[str, Any] = {"situation": name, "group": name == group, "share_of_tokens": n / tokens}
-            bits = {
-                model: np.array([file.bits[mask].sum() for file, mask in zip(own, here, strict=True)])
-                for model, own in scores.items()
-            }
-            row["bits_per_byte"] = {model: float(own.sum() / size.sum()) for model, own in bits.items()}
-            row["accuracy"] = {
-                model: sum(int(file.correct[mask].sum()) for file, mask in zip(own, here, strict=True)) / n
-                for model, own in scores.items()
-            }
-            row["constructed / it"] = {
-                model: paired_ratio(bits["constructed"], own, size).as_dict("ratio")
-                for model, own in bits.items()
-                if model != "constructed"
-            }
-            found.append(row)
+    for name in names:
+        inside = np.isin(concepts, leaves_under(ontology, name))
+        here = [inside[file.concept] for file in ours]
+        n = sum(int(mask.sum()) for mask in here)
+        if not n:
+            continue
+        row: dict[str, Any] = {"situation": name, "group": name in groups, "share_of_tokens": n / tokens}
+        bits = {
+            model: np.array([file.bits[mask].sum() for file, mask in zip(own, here, strict=True)])
+            for model, own in scores.items()
+        }
+        row["bits_per_byte"] = {model: float(own.sum() / size.sum()) for model, own in bits.items()}
+        row["accuracy"] = {
+            model: sum(int(file.correct[mask].sum()) for file, mask in zip(own, here, strict=True)) / n
+            for model, own in scores.items()
+        }
+        row["constructed / it"] = {
+            model: paired_ratio(bits["constructed"], own, size).as_dict("ratio")
+            for model, own in bits.items()
+            if model != "constructed"
+        }
+        found.append(row)
     return found
 
 
@@ -104,10 +105,12 @@ def page(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     git = result["environment"].get("git") or {}
     commit = str(git.get("commit"))[:12] + (", with changes" if git.get("changed") else "")
+    options = f"--minutes {result['minutes']:g} --seed {result['seed']}"
+    options += " --sample" if result["corpus"] == "40 MB" else ""
     return (
         f"""# Where the bits are
 
-`python -m eval.studies.where DATA --minutes {result["minutes"]:g}`: contenders of {result["minutes"]:g} minutes on
+`python -m eval.studies.where DATA {options}`: contenders of {result["minutes"]:g} minutes on
 {result["corpus"]} (built by `eval.studies.contenders`, seed {result["seed"]}), bits by situation on {result["files"]}
 files, {result["bytes"]:,} bytes, of the validation projects. Columns of a model: bits of the situation's tokens by all
 bytes, so that they add up to the model's bits per byte. Ratios below 1: the constructed model needs fewer bits there;

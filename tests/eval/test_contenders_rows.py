@@ -83,6 +83,11 @@ def test_seeds_are_one_row_and_what_is_not_comparable_is_left_out(results: Path)
     rows = entries(results)
     assert len(rows) == 8 and all(row.figures.note.startswith("3 training seeds") for row in rows)
     assert all(one.ratio.n_clusters == 60 for one in contenders_rows.ratios(contenders_rows.read(results)))
+    mixed = stored(seeds=2)
+    mixed["runs"]["5.0 gpt 1"] |= {"commit": "e" * 40}
+    write_json(results / contenders_rows.RAW, mixed)
+    cells = [line.split(" | ")[-2] for line in to_markdown(entries(results)).splitlines() if "json](" in line]
+    assert sorted(set(cells)) == ["c" * 12, f"{'c' * 12}, {'e' * 12}"] and cells.count("c" * 12) == 7
     other = stored(seeds=1)
     odd = dict(other["runs"]["5.0 gpt 0"]) | {"path": [f"other{i}.py" for i in range(60)]}
     older = {key: value for key, value in other["runs"]["5.0 plain 0"].items() if key != "setting"}

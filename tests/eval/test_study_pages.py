@@ -93,4 +93,5 @@ concepts:
     assert 0.4 < ratios[2]["ratio"] < 0.6 < 0.9 < ratios[3]["ratio"] < 1.1
     result = {"rows": rows, "minutes": 5.0, "corpus": "211 MB", "seed": 0, "files": 3, "bytes": 300, "environment": {}}
     page = where.page(result).splitlines()
+    assert page[2].startswith("`python -m eval.studies.where DATA --minutes 5 --seed 0`")
     assert page[-5].startswith("| **all** | 100.0% |") and page[-3].startswith("| comment | ")
