@@ -43,7 +43,7 @@ def test_several_seeds_are_taken_together():
 
 
 def test_committed_pages_are_those_of_their_rows():
-    for study in (contenders, profile, table_scale):
+    for study in (contenders, profile, table_scale, where):
         raw = ROOT / study.RESULTS
         assert raw.with_suffix(".md").read_text(encoding="utf-8") == study.page(read_json(raw)), study.RESULTS
 
