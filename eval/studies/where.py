@@ -91,7 +91,8 @@ def rows(scores: dict[str, list[FileScore]], concepts: tuple[str, ...], ontology
 
 def page(result: dict[str, Any]) -> str:
     """The Markdown page."""
-    rows, models = result["rows"], list(result["rows"][0]["bits_per_byte"])
+    rows = result["rows"]
+    models = [model for model in MODELS if model in rows[0]["bits_per_byte"]]
     others = [model for model in models if model != "constructed"]
     head = ["situation", "tokens", *(f"{model}" for model in models), *(f"constructed / {model}" for model in others)]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
