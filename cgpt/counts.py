@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.compiled import compiled
-from cgpt.index import HEAVY, LEVEL_LENGTHS, N_LEVELS
+from cgpt.index import HEAVY, LEVEL_LENGTHS, LEVELS, N_LEVELS
 
 FILE_LEVELS = (1, 2, 3, 4, 5, 8)
 """Context lengths at which the file's own past is counted."""
@@ -66,6 +66,8 @@ ABSENT = 255
 """Stands where a bucket would: the context was never seen."""
 
 _FILE_LEVELS = np.array(FILE_LEVELS, dtype=np.int64)
+_CORPUS_LEVEL = np.array([LEVELS.index(k) for k in FILE_LEVELS], dtype=np.int64)
+"""The level of the corpus with the same length."""
 _RECENT = np.array([RECENT] * N_FILE_LEVELS + [place.recent for place in PLACES], dtype=np.int64)
 _LEXER = np.array([place.lexer for place in PLACES])
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -103,10 +105,15 @@ def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cove
     q = history[i - 1]
     lo = first[q]
     hi = first[q + 1]
-    level = 0
-    k = 1
     if hi <= lo:
         return 0, 0
+    return _longer_slices(tokens, order, history, i, 0, 1, lo, hi, low, high)
+
+
+@compiled
+def _longer_slices(tokens, order, history, i, level, k, lo, hi, low, high):  # pragma: no cover - compiled
+    """As `find_slices`, where it is known that `lo:hi` is the slice of the last k tokens; writes from `level` on, the
+    first of k tokens or more."""
     while True:
         if k == LEVEL_LENGTHS[level]:
             low[level] = lo
@@ -126,19 +133,59 @@ def find_slices(tokens, order, first, history, i, low, high):  # pragma: no cove
                 a = mid + 1
             else:
                 b = mid
-        new_lo = a
-        b = hi
+        lo = a
+        # Most slices are far shorter than the one they lie in: their ends are looked for in steps that double.
+        step = 1
+        b = lo
+        while b < hi and tokens[order[b] - k - 1] == q:
+            a = b + 1
+            b += step
+            step <<= 1
+        b = min(b, hi)
         while a < b:
             mid = (a + b) >> 1
-            if tokens[order[mid] - k - 1] <= q:
+            if tokens[order[mid] - k - 1] == q:
                 a = mid + 1
             else:
                 b = mid
-        if a <= new_lo:
+        if a <= lo:
             return level, k
-        lo = new_lo
         hi = a
         k += 1
+
+
+@compiled
+def file_slices(
+    tokens, order, first, history, previous, begin, end, low, high, levels, longest
+):  # pragma: no cover - compiled
+    """`find_slices` for positions begin..end-1, row i - begin of `low` and `high` int32[m, N_LEVELS], `levels` and
+    `longest` int32[m].
+
+    What a file says again (`previous`, see `extend_file_index`) is not looked up again: the search goes on from the
+    longest context that stood in the file before. Most of the time goes into fetching memory, far apart at each step.
+    """
+    for i in range(begin, end):
+        row = i - begin
+        known = -1
+        for level in range(N_FILE_LEVELS):
+            if previous[level, i] < begin:
+                break
+            known = level
+        if known < 0:
+            levels[row], longest[row] = find_slices(tokens, order, first, history, i, low[row], high[row])
+            continue
+        before = previous[known, i] - begin
+        low[row] = low[before]
+        high[row] = high[before]
+        k = _FILE_LEVELS[known]
+        if longest[before] < k:
+            levels[row], longest[row] = levels[before], longest[before]
+            continue
+        level = _CORPUS_LEVEL[known]
+        levels[row], longest[row] = _longer_slices(
+            tokens, order, history, i, level + 1, k, np.int64(low[row, level]), np.int64(high[row, level]), low[row],
+            high[row],
+        )  # fmt: skip
 
 
 @compiled
@@ -292,17 +339,19 @@ def target_levels(
     Writes row i - begin of: `buckets` uint8[m, N_ALL_LEVELS] (ABSENT: the context was never seen), `shares`
     float32[m, N_ALL_LEVELS] (count of the token / n) and `corpus_match` int32[m] (longest match in the corpus).
     """
-    low = np.zeros(N_LEVELS, dtype=np.int64)
-    high = np.zeros(N_LEVELS, dtype=np.int64)
+    all_low = np.zeros((end - begin, N_LEVELS), dtype=np.int32)
+    all_high = np.zeros((end - begin, N_LEVELS), dtype=np.int32)
+    levels = np.zeros(end - begin, dtype=np.int32)
+    file_slices(tokens, order, first, history, previous, begin, end, all_low, all_high, levels, corpus_match)
     stamp = np.zeros(len(unigram), dtype=np.int64)
     mark = np.int64(0)
     for i in range(begin, end):
         row = i - begin
         target = history[i]
         buckets[row, :] = ABSENT
-        levels, longest = find_slices(tokens, order, first, history, i, low, high)
-        corpus_match[row] = longest
-        for level in range(levels):
+        low = all_low[row]
+        high = all_high[row]
+        for level in range(levels[row]):
             if level > 0 and high[level] - low[level] == high[level - 1] - low[level - 1]:
                 # The same positions as one level down: the same counts.
                 buckets[row, level] = buckets[row, level - 1]
@@ -326,20 +375,19 @@ def target_levels(
 
 @compiled
 def all_levels(
-    tokens, order, followers, first, unigram,
-    heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
-    history, previous, i, buckets, starts, entry_tokens, entry_shares, low, high, stamp, mark,
+    followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts, history, previous, i, low, high, levels,
+    buckets, starts, entry_tokens, entry_shares, stamp, mark,
 ):  # pragma: no cover - compiled  # fmt: skip
     """Every follower at every level for one position: the same counts as `target_levels`, written out whole.
 
-    Writes `buckets` uint8[N_ALL_LEVELS]; level l's followers are `entry_tokens` and `entry_shares` at
-    `starts[l]:starts[l + 1]` (a light level may list a token more than once; shares of a level sum to 1). Returns
-    (entries needed, longest match); where more are needed than there is room, nothing past the room is written and the
-    caller makes room and asks again. `stamp` int64[V] and `mark` int64[1] are scratch that is kept between calls.
+    `low`, `high` and `levels` are what `find_slices` found. Writes `buckets` uint8[N_ALL_LEVELS]; level l's followers
+    are `entry_tokens` and `entry_shares` at `starts[l]:starts[l + 1]` (a light level may list a token more than once;
+    shares of a level sum to 1). Returns the entries needed; where more are needed than there is room, nothing past the
+    room is written and the caller makes room and asks again. `stamp` int64[V] and `mark` int64[1] are scratch that is
+    kept between calls.
     """
     room = len(entry_tokens)
     buckets[:] = ABSENT
-    levels, longest = find_slices(tokens, order, first, history, i, low, high)
     at = 0
     for level in range(N_LEVELS):
         starts[level] = at
@@ -349,13 +397,13 @@ def all_levels(
         if n > HEAVY:
             context = _heavy_context(heavy_level, heavy_low, level, low[level])
             a = heavy_start[context]
-            b = heavy_start[context + 1]
-            buckets[level] = bucket(n, b - a)
-            for j in range(a, b):
-                if at < room:
-                    entry_tokens[at] = heavy_tokens[j]
-                    entry_shares[at] = heavy_counts[j] / n
-                at += 1
+            t = heavy_start[context + 1] - a
+            buckets[level] = bucket(n, t)
+            if at + t <= room:
+                for j in range(t):
+                    entry_tokens[at + j] = heavy_tokens[a + j]
+                    entry_shares[at + j] = heavy_counts[a + j] / n
+            at += t
             continue
         mark[0] += 1
         t = 0
@@ -392,4 +440,4 @@ def all_levels(
             entry_shares[e] = 1.0 / n
         buckets[N_LEVELS + level] = bucket(n, t)
     starts[N_ALL_LEVELS] = at
-    return at, longest
+    return at

@@ -93,6 +93,16 @@ class CorpusIndex:
         """All arrays in the order that the compiled functions of `cgpt.counts` take them."""
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
+    def sorted_contexts(self) -> tuple[np.ndarray, ...]:
+        """What `counts.find_slices` takes to look a context up."""
+        return self.tokens, self.order, self.first
+
+    def followed_by(self) -> tuple[np.ndarray, ...]:
+        """What `counts.all_levels` takes to list the followers of slices."""
+        return (
+            self.followers, self.heavy_level, self.heavy_low, self.heavy_start, self.heavy_tokens, self.heavy_counts,
+        )  # fmt: skip
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
         save_tensors(path, {name: getattr(self, name) for name in self.__dataclass_fields__})

@@ -58,8 +58,12 @@ class Mixer:
     positions: np.ndarray
     mean: np.ndarray
 
-    def tables(self, concept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What `weigh` needs where this concept is in charge."""
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All tables, in the order in which compiled code takes them."""
+        return self.level, self.by_concept, self.by_confidence, self.by_names
+
+    def tables_of(self, concept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same with the row of the concept in charge alone."""
         return self.level, self.by_concept[concept], self.by_confidence, self.by_names
 
     @property

@@ -79,11 +79,12 @@ def mix_one(
         level, concept_row, by_confidence, by_names, buckets, powers, powers_sum, offered, slots, rank_weights, weights,
         parts,
     )  # fmt: skip
-    for v in range(len(out)):
-        out[v] = of_unigram * unigram[v]
     if len(powers):
         for v in range(len(out)):
-            out[v] += of_net * powers[v]
+            out[v] = of_unigram * unigram[v] + of_net * powers[v]
+    else:
+        for v in range(len(out)):
+            out[v] = of_unigram * unigram[v]
     for e in range(mixer.FIRST_LEVEL, mixer.NAMES):
         w = weights[e]
         if w > 0.0:
@@ -113,48 +114,47 @@ def most_probable(probabilities):  # pragma: no cover - compiled
 
 @compiled
 def score_rows(
-    tokens, order, followers, first, unigram_counts,
-    heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
-    history, previous, offered, slots, boundaries, level, concept_row, by_confidence, by_names,
-    unigram, powers, powers_sum, rank_weights, concept, earlier, cache_tables, out_probability, out_best, out_parts,
+    followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
+    history, previous, low, high, levels, offered, slots, boundaries, concept, level, by_concept, by_confidence,
+    by_names, unigram, powers, powers_sum, rank_weights, earlier, cache_tables, out_probability, out_best, out_parts,
 ):  # pragma: no cover - compiled  # fmt: skip
-    """Score the targets at `boundaries` int64[r], all with one concept in charge.
+    """Score the targets at `boundaries` int64[r] with `concept` int32[r] in charge.
 
-    `earlier` is (cache of the project, cache of the directory), `caches.EMPTY` in the static setting; only they look at
-    `concept` and `cache_tables`.
-
-    `powers` float32[r, V] and `powers_sum` float64[r] are the net's ([r, 0]: none). Writes per row the target's
-    probability, the most probable token and the sources' weights float64[r, 5].
+    `low`, `high` and `levels` are rows by boundary, of `counts.file_slices`; the four from `level` on are the mixer's
+    tables. `powers` float32[r, V] and `powers_sum` float64[r] are the nets'; where a sum is 0 there is none. `earlier`
+    is (cache of the project, cache of the directory), `caches.EMPTY` in the static setting; only they look at
+    `cache_tables`. Writes per row the target's probability, the most probable token and the sources' weights
+    float64[r, 5].
     """
     n_tokens = len(unigram)
     out = np.zeros(n_tokens)
     buckets = np.zeros(counts.N_ALL_LEVELS, dtype=np.uint8)
     starts = np.zeros(counts.N_ALL_LEVELS + 1, dtype=np.int64)
     weights = np.zeros(mixer.N_EXPERTS)
-    low = np.zeros(counts.N_LEVELS, dtype=np.int64)
-    high = np.zeros(counts.N_LEVELS, dtype=np.int64)
     entry_tokens = np.zeros(_ROOM, dtype=np.uint16)
     entry_shares = np.zeros(_ROOM)
     stamp = np.zeros(n_tokens, dtype=np.int64)
     mark = np.zeros(1, dtype=np.int64)
+    no_powers = powers[0][:0]
     for r in range(len(boundaries)):
         i = boundaries[r]
+        said = powers[r] if powers_sum[r] > 0.0 else no_powers
         while True:
-            needed, _ = counts.all_levels(
-                tokens, order, followers, first, unigram_counts,
-                heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
-                history, previous, i + 1, buckets, starts, entry_tokens, entry_shares, low, high, stamp, mark,
+            needed = counts.all_levels(
+                followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts,
+                history, previous, i + 1, low[i], high[i], levels[i], buckets, starts, entry_tokens, entry_shares,
+                stamp, mark,
             )  # fmt: skip
             if needed <= len(entry_tokens):
                 break
             entry_tokens = np.zeros(2 * needed, dtype=np.uint16)
             entry_shares = np.zeros(2 * needed)
         mix_one(
-            level, concept_row, by_confidence, by_names, buckets, starts, entry_tokens, entry_shares, unigram,
-            powers[r], powers_sum[r], offered[i], slots[i], rank_weights, weights, out, out_parts[r],
+            level, by_concept[concept[r]], by_confidence, by_names, buckets, starts, entry_tokens, entry_shares,
+            unigram, said, powers_sum[r], offered[i], slots[i], rank_weights, weights, out, out_parts[r],
         )  # fmt: skip
         if cache_tables.level.shape[0] > 0:
-            step = net_step(powers[r], powers_sum[r])
-            caches.add_caches(history, i + 1, earlier, cache_tables, concept, step, out, stamp, mark)
+            step = net_step(said, powers_sum[r])
+            caches.add_caches(history, i + 1, earlier, cache_tables, concept[r], step, out, stamp, mark)
         out_probability[r] = out[history[i + 1]]
         out_best[r] = most_probable(out)

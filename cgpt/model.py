@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cgpt import lexer, mixing
+from cgpt import counts, lexer, mixing
 from cgpt.caches import EMPTY, NO_TABLES, CacheArrays, CacheTables
 from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
@@ -38,7 +38,12 @@ from ontology.schema import Ontology
 
 FORMAT = "constructible-cgpt/4"
 HERE = Path(__file__).parent / "ontologies" / "python"
-_CHUNK_ROWS = 512
+CHUNK_ROWS = 512
+"""So many positions have their whole distributions in memory at a time."""
+Said = tuple[np.ndarray, np.ndarray]
+"""What nets say at some boundaries: powers and their sums, as `cgpt.nets.Nets.powers` gives them."""
+Matches = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Slices of the index for every boundary of a file: `low`, `high`, `levels` of `counts.file_slices`."""
 Earlier = tuple[tuple[CacheArrays, ...], CacheTables]
 """Caches of the project and of the directory, and how far they are believed; see `cgpt.dynamic`."""
 STATIC: Earlier = (EMPTY, NO_TABLES)
@@ -177,38 +182,56 @@ class ConstructedLM(_Routed):
         table = read_json(self.folder / "sources.json")
         return [Source(*row) for row in table["files"]]
 
-    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _net(self, concept: int, reads: np.ndarray) -> Said:
         """What the net in charge says, as `Nets.powers`; float32[rows, 0] where there is none."""
         m = int(self.net_of[concept])
         if self.nets is None or m < 0:
             return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
         return self.nets.powers(m, reads)
 
+    def _nets(self, concept: np.ndarray, reads: np.ndarray) -> Said:
+        """What the net in charge of each row says, as `Nets.powers_by_group`."""
+        if self.nets is None:
+            return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
+        return self.nets.powers_by_group(((self.net_of[c], rows) for c, rows in by_concept(concept)), reads)
+
     def score_file(self, data: bytes, path: str = "", project: str = "", earlier: Earlier = STATIC) -> FileScore:
         """Score one file: float64 bits of every token and of its end, each from what stands to its left."""
         ids = self.tokenizer.encode(data)
         view = self.view(ids)
         n = view.n + 1
-        at = self.concepts_at(view)
+        at, matches = self.concepts_at(view), self.matches(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
+        order = np.argsort(at, kind="stable")
         with single_threaded_products():
-            for concept, rows in by_concept(at):
-                p, b, _ = self.score_rows(view, concept, rows, earlier)
-                probability[rows], best[rows] = p, b
+            for begin in range(0, n, CHUNK_ROWS):
+                rows = order[begin : begin + CHUNK_ROWS]
+                said = self._nets(at[rows], view.reads[rows])
+                probability[rows], best[rows], _ = self.score_rows(view, matches, at[rows], rows, said, earlier)
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
 
+    def matches(self, view: FileView) -> Matches:
+        """Where the index has what stands before each boundary of a file."""
+        n = view.n + 1
+        low, high = np.zeros((n, N_LEVELS), np.int32), np.zeros((n, N_LEVELS), np.int32)
+        levels, longest = np.zeros(n, np.int32), np.zeros(n, np.int32)
+        counts.file_slices(
+            *self.index.sorted_contexts(), view.history, view.previous, 1, n + 1, low, high, levels, longest
+        )
+        return low, high, levels
+
     def score_rows(
-        self, view: FileView, concept: int, rows: np.ndarray, earlier: Earlier = STATIC
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(probability of the target, most probable token, weights of the sources) at boundaries `rows`."""
-        powers, total = self._net(concept, view.reads[rows])
+        self, view: FileView, matches: Matches, concept: np.ndarray, rows: np.ndarray, said: Said,
+        earlier: Earlier = STATIC,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """(probability of the target, most probable token, weights of the sources) at boundaries `rows`, with
+        `concept` int32[rows] in charge and `said` by the nets."""
         probability, best = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
         parts = np.zeros((len(rows), len(mixing.SOURCES)))
         mixing.score_rows(
-            *self.index.arrays(), view.history, view.previous, view.offered, view.slots, rows,
-            *self.mixer.tables(concept), self.unigram, powers, total, self.rank_weights, concept, *earlier, probability,
-            best, parts,
+            *self.index.followed_by(), view.history, view.previous, *matches, view.offered, view.slots, rows, concept,
+            *self.mixer.tables(), self.unigram, *said, self.rank_weights, *earlier, probability, best, parts,
         )  # fmt: skip
         return probability, best, parts
 
@@ -218,20 +241,19 @@ class ConstructedLM(_Routed):
 
     def position(self, view: FileView, boundary: int) -> Position:
         """Take the prediction at one boundary apart; the arithmetic is that of `score_file`."""
-        from cgpt import counts
-
         concept = self.concept_at(view, boundary)
         powers, total = self._net(concept, view.reads[boundary : boundary + 1])
         buckets = np.zeros(N_ALL_LEVELS, dtype=np.uint8)
         starts = np.zeros(N_ALL_LEVELS + 1, dtype=np.int64)
-        low, high = np.zeros(N_LEVELS, dtype=np.int64), np.zeros(N_LEVELS, dtype=np.int64)
+        low, high = np.zeros(N_LEVELS, dtype=np.int32), np.zeros(N_LEVELS, dtype=np.int32)
+        levels, longest = counts.find_slices(*self.index.sorted_contexts(), view.history, boundary + 1, low, high)
         stamp, mark = np.zeros(len(self.unigram), dtype=np.int64), np.zeros(1, dtype=np.int64)
         room = 1 << 12
         while True:
             entry_tokens, entry_shares = np.zeros(room, dtype=np.uint16), np.zeros(room)
-            needed, longest = counts.all_levels(
-                *self.index.arrays(), view.history, view.previous, boundary + 1, buckets, starts, entry_tokens,
-                entry_shares, low, high, stamp, mark,
+            needed = counts.all_levels(
+                *self.index.followed_by(), view.history, view.previous, boundary + 1, low, high, levels, buckets,
+                starts, entry_tokens, entry_shares, stamp, mark,
             )  # fmt: skip
             if needed <= room:
                 break
@@ -240,7 +262,7 @@ class ConstructedLM(_Routed):
         slots, offered = view.slots[boundary], view.offered[boundary]
         out, parts, weights = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES)), np.zeros(N_EXPERTS)
         mixing.mix_one(
-            *self.mixer.tables(concept), buckets, starts, entry_tokens, entry_shares, self.unigram, powers[0],
+            *self.mixer.tables_of(concept), buckets, starts, entry_tokens, entry_shares, self.unigram, powers[0],
             total[0], offered, slots, self.rank_weights, weights, out, parts,
         )  # fmt: skip
         net = powers[0] / total[0] if powers.size else None
@@ -350,8 +372,8 @@ def by_concept(concept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     order = np.argsort(concept, kind="stable")
     borders = np.flatnonzero(np.diff(concept[order])) + 1
     for rows in np.split(order, borders):
-        for begin in range(0, len(rows), _CHUNK_ROWS):
-            yield int(concept[rows[0]]), rows[begin : begin + _CHUNK_ROWS]
+        for begin in range(0, len(rows), CHUNK_ROWS):
+            yield int(concept[rows[0]]), rows[begin : begin + CHUNK_ROWS]
 
 
 def net_of_concept(concepts: tuple[str, ...], nets: Nets | None, owner: dict[str, str]) -> np.ndarray:

@@ -17,7 +17,7 @@ token: a vocabulary and a bias of its own for each made routing lose (docs/exper
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,10 +109,10 @@ class Nets:
 
     def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
         """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
-        return self._answers(m, reads) + self.bias
+        return self._answers(m, reads) @ self.output.T + self.bias
 
     def _answers(self, m: int, reads: np.ndarray) -> np.ndarray:
-        """The logits before the output bias."""
+        """float32[rows, d_out]: what goes into the output layer."""
         columns = np.flatnonzero(self.declared[m])
         gate, x, b2 = self._own(m, reads)
         gated = self.embeddings[reads[:, columns]] * gate[:, columns, None]
@@ -122,8 +122,7 @@ class Nets:
         else:
             x += gated.reshape(len(reads), -1) @ self.w1[columns].reshape(-1, self.w1.shape[2])
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
-        y = h @ (self.w2_shared + self.w2[m]) + b2
-        return y @ self.output.T
+        return h @ (self.w2_shared + self.w2[m]) + b2
 
     def bits(self, m: int, reads: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """float64[rows]: what each target costs under network m alone."""
@@ -132,8 +131,28 @@ class Nets:
 
     def powers(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
-        powers = np.ascontiguousarray(self._answers(m, reads))
-        return powers, powers_(powers, self.bias)
+        return self.powers_by_group([(m, slice(None))], reads)
+
+    def powers_by_group(
+        self, groups: Iterable[tuple[int, np.ndarray | slice]], reads: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `powers`, for rows of several networks: `groups` has (network or -1 for none, its rows).
+
+        The output embeddings belong to all, so the largest product is one for all rows. Where there is no network the
+        sum is 0, and what stands in its place in the powers means nothing.
+        """
+        answers = np.zeros((len(reads), self.output.shape[1]), dtype=np.float32)
+        silent = []
+        for m, rows in groups:
+            if m < 0:
+                silent.append(rows)
+            else:
+                answers[rows] = self._answers(m, reads[rows])
+        powers = answers @ self.output.T
+        sums = powers_(powers, self.bias)
+        for rows in silent:
+            sums[rows] = 0.0
+        return powers, sums
 
     def read_shares(self, m: int, reads: np.ndarray, token: int) -> dict[str, float]:
         """How far each read moved the logit of `token`, to first order (gradient times input): {read: logit change}.

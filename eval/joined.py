@@ -6,6 +6,7 @@ caches of the file's own past, the same names in scope, and a mixer of the same 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,12 @@ from cgpt.baseline import Baseline
 from cgpt.data import TokenizedCorpus
 from cgpt.fit_mixer import fit_mixing
 from cgpt.mixer import Mixer
-from cgpt.model import ConstructedLM, by_concept
+from cgpt.model import CHUNK_ROWS, ConstructedLM, by_concept
 from cgpt.nets import Nets
 from cgpt.reads import FileView
 from cgpt.score import FileScore
 from ontology.routers import Router
 
-_CHUNK_ROWS = 512
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boundaries int64[rows], and for them powers and their sums as `cgpt.nets.Nets.powers` gives them."""
 
@@ -50,9 +50,9 @@ class Transformer:
     def blocks(self, view: FileView) -> Iterator[Block]:
         """See Neural."""
         for places, logits in self.baseline.logit_blocks(view.history[1 : view.n + 1]):
-            for begin in range(0, len(places), _CHUNK_ROWS):
-                rows = places[begin : begin + _CHUNK_ROWS]
-                yield rows, *_powers(logits[begin : begin + _CHUNK_ROWS].numpy())
+            for begin in range(0, len(places), CHUNK_ROWS):
+                rows = places[begin : begin + CHUNK_ROWS]
+                yield rows, *_powers(logits[begin : begin + CHUNK_ROWS].numpy())
 
 
 class RoutedNets:
@@ -74,22 +74,6 @@ class RoutedNets:
             yield rows, *self.nets.powers(int(self.net_of[concept]), view.reads[rows])
 
 
-class _Fed(ConstructedLM):
-    """A plain model with another mixer; what its net would say of the next rows to be scored is handed to it."""
-
-    said: tuple[np.ndarray, np.ndarray]
-
-    @classmethod
-    def of(cls, plain: ConstructedLM, mixer: Mixer) -> _Fed:
-        made = cls.__new__(cls)
-        made.__dict__.update(plain.__dict__)
-        made.mixer = mixer
-        return made
-
-    def _net(self, concept: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.said
-
-
 class JoinedLM:
     """Something neural in the place of the nets of a `plain` model.
 
@@ -101,7 +85,8 @@ class JoinedLM:
 
     def __init__(self, plain: ConstructedLM, neural: Neural, mixer: Mixer) -> None:
         self.plain, self.neural, self.mixer = plain, neural, mixer
-        self._fed = _Fed.of(plain, mixer)
+        self._tables = copy.copy(plain)
+        self._tables.mixer = mixer
         self.concepts, self.tokenizer = plain.concepts, plain.tokenizer
         self.parameters, self.table_entries = neural.parameters, plain.table_entries
 
@@ -111,20 +96,17 @@ class JoinedLM:
 
     def score_both(self, data: bytes, path: str = "", project: str = "") -> tuple[FileScore, FileScore]:
         """(joined with the tables, the neural part alone), each as `score_file`."""
-        model = self._fed
+        model = self._tables
         ids = model.tokenizer.encode(data)
         view = model.view(ids)
         n = view.n + 1
-        concept, targets = model.concepts_at(view), view.history[1 : n + 1]
+        concept, matches, targets = model.concepts_at(view), model.matches(view), view.history[1 : n + 1]
         probability, best = np.zeros(n), np.zeros(n, np.int64)
         alone, first = np.zeros(n), np.zeros(n, np.int64)
         for rows, powers, total in self.neural.blocks(view):
             alone[rows] = powers[np.arange(len(rows)), targets[rows]] / total
             first[rows] = powers.argmax(1)
-            for c in np.unique(concept[rows]).tolist():
-                here = concept[rows] == c
-                model.said = powers[here], total[here]
-                probability[rows[here]], best[rows[here]], _ = model.score_rows(view, c, rows[here])
+            probability[rows], best[rows], _ = model.score_rows(view, matches, concept[rows], rows, (powers, total))
         lengths = np.append([len(model.tokenizer.token_bytes[i]) for i in ids.tolist()], 0).astype(np.int32)
         joined = FileScore(
             path, project, int(lengths.sum()), -np.log2(probability), best == targets, concept, lengths

@@ -166,7 +166,6 @@ def _joined(train: Path, folder: Path, base: Path, minutes: float, seed: int) ->
     done = folder / "done.json"
     if not done.exists():
         make_folder(folder)
-        keep_freed_memory()  # as every build does
         started = time.monotonic()
         tables = float(read_json(plain_folder / "ledger.json")["seconds"])
         corpus = TokenizedCorpus.load(tokens)
@@ -297,6 +296,7 @@ def _by_project(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     threads_wait_briefly()
+    keep_freed_memory()  # as the command that scores does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)

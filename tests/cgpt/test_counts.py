@@ -46,11 +46,12 @@ def file_index(history: np.ndarray) -> np.ndarray:
 def levels_at(index: CorpusIndex, history: np.ndarray, previous: np.ndarray, i: int):
     buckets = np.zeros(counts.N_ALL_LEVELS, dtype=np.uint8)
     starts = np.zeros(counts.N_ALL_LEVELS + 1, dtype=np.int64)
-    low, high = np.zeros(N_LEVELS, dtype=np.int64), np.zeros(N_LEVELS, dtype=np.int64)
+    low, high = np.zeros(N_LEVELS, dtype=np.int32), np.zeros(N_LEVELS, dtype=np.int32)
     tokens, shares = np.zeros(4096, dtype=np.uint16), np.zeros(4096)
     stamp, mark = np.zeros(VOCAB, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    needed, longest = counts.all_levels(
-        *index.arrays(), history, previous, i, buckets, starts, tokens, shares, low, high, stamp, mark
+    levels, longest = counts.find_slices(*index.sorted_contexts(), history, i, low, high)
+    needed = counts.all_levels(
+        *index.followed_by(), history, previous, i, low, high, levels, buckets, starts, tokens, shares, stamp, mark
     )
     return buckets, starts, tokens[:needed], shares[:needed], longest
 
@@ -168,3 +169,21 @@ def test_target_and_whole_levels_agree(documents, typed):
             part = slice(starts[level], starts[level + 1])
             said = shares[part][tokens[part] == history[i]].sum()
             assert abs(said - (row_shares[0, level] if buckets[level] != counts.ABSENT else 0.0)) < 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(files, st.lists(st.integers(1, 4), min_size=1, max_size=60), st.integers(1, 20))
+def test_a_file_is_found_in_the_index_as_its_positions_are(documents, typed, begin):
+    """What was looked up for the same context earlier in the file is what a search from the start finds."""
+    index = CorpusIndex.build(joined([*documents, typed]), VOCAB)
+    history = np.array([0, *typed, *typed[:3]], dtype=np.uint16)
+    end = len(history)
+    begin = min(begin, end - 1)
+    low, high = np.zeros((end - begin, N_LEVELS), np.int32), np.zeros((end - begin, N_LEVELS), np.int32)
+    levels, longest = np.zeros(end - begin, np.int32), np.zeros(end - begin, np.int32)
+    counts.file_slices(*index.sorted_contexts(), history, file_index(history), begin, end, low, high, levels, longest)
+    for i in range(begin, end):
+        row, one_low, one_high = i - begin, np.zeros(N_LEVELS, np.int32), np.zeros(N_LEVELS, np.int32)
+        found, k = counts.find_slices(*index.sorted_contexts(), history, i, one_low, one_high)
+        assert (levels[row], longest[row]) == (found, k)
+        assert np.array_equal(low[row, :found], one_low[:found]) and np.array_equal(high[row, :found], one_high[:found])

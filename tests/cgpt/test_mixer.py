@@ -42,7 +42,7 @@ def positions(m: int = 4000, seed: int = 0) -> Positions:
 
 def weights(mixer: Mixer, concept: int, buckets: np.ndarray, confidence: int = 0, name: int = names.N_SLOTS):
     out = np.zeros(N_EXPERTS)
-    level, row, by_confidence, by_names = mixer.tables(concept)
+    level, row, by_confidence, by_names = mixer.tables_of(concept)
     weigh(level, row, by_confidence[confidence], by_names[name], buckets, name != names.N_SLOTS, out)
     return out
 
