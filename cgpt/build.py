@@ -38,6 +38,8 @@ from ontology.store import Store, code_hash
 MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 100_000_000
 MAX_NET_ROWS = 30_000_000
 """Positions that nets learn from at most, for memory's sake: of more, a random part of every file's."""
+TOKENS_PER_SECOND = 40_000
+"""Tokens made ready for the nets per second of the budget; that takes 5 % of it on two cores."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
 """Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
@@ -70,17 +72,15 @@ class Kept:
 
 
 def net_tokens(budget: Budget, shape: NetShape) -> int:
-    """Tokens of the files that are made ready for the nets: a random part of a larger corpus.
+    """Tokens of the files that are made ready for the nets, within bounds: a random part of a larger corpus.
 
-    More than are looked at in training, since many files seen in part teach more than few seen whole: from 7 to 25
-    million tokens, 7,000 steps either way, nets alone gain 4.8 % on held-out files, the mix 0.8 %
-    (docs/experiments/tried.md). Making them ready takes about a microsecond each, which a short budget, most of it
-    spent on the tables, does not have: hence the square of the seconds.
+    About three times what a training looks at, since many files seen in part teach more than few seen whole: from 7 to
+    25 million tokens, 7,000 steps either way, nets alone gain 4.8 % on held-out files, the mix 0.8 %. Still more takes
+    time from training that it is not worth (docs/experiments/tried.md).
     """
-    if budget.seconds is None:
-        wanted = 3 * (budget.steps or 0) * shape.batch_rows
-    else:
-        wanted = int(max(24_000 * budget.seconds, 270 * budget.seconds**2))
+    wanted = 3 * (budget.steps or 0) * shape.batch_rows
+    if budget.seconds is not None:
+        wanted = int(TOKENS_PER_SECOND * budget.seconds)
     return min(MAX_NET_TOKENS, max(MIN_NET_TOKENS, wanted))
 
 
