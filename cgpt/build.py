@@ -38,8 +38,8 @@ from ontology.store import Store, code_hash
 MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 100_000_000
 MAX_NET_ROWS = 30_000_000
 """Positions that nets learn from at most, for memory's sake: of more, a random part of every file's."""
-TOKENS_PER_SECOND = 40_000
-"""Tokens made ready for the nets per second of the budget; that takes 5 % of it on two cores."""
+TOKENS_PER_SECOND = 24_000
+"""Tokens made ready for the nets per second of the budget; that takes 3 % of it on two cores."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
 """Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
@@ -74,9 +74,9 @@ class Kept:
 def net_tokens(budget: Budget, shape: NetShape) -> int:
     """Tokens of the files that are made ready for the nets, within bounds: a random part of a larger corpus.
 
-    About three times what a training looks at, since many files seen in part teach more than few seen whole: from 7 to
-    25 million tokens, 7,000 steps either way, nets alone gain 4.8 % on held-out files, the mix 0.8 %. Still more takes
-    time from training that it is not worth (docs/experiments/tried.md).
+    With steps three times what they look at, since many files seen in part teach more than few seen whole: from 7 to 25
+    million tokens, 7,000 steps either way, nets alone gain 4.8 % on held-out files, the mix 0.8 %. With minutes more
+    tokens take time from training, and whole builds did not gain by it (docs/experiments/tried.md).
     """
     wanted = 3 * (budget.steps or 0) * shape.batch_rows
     if budget.seconds is not None:
