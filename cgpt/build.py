@@ -35,11 +35,9 @@ from ontology.routers import Router
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 
-MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 100_000_000
-MAX_NET_ROWS = 30_000_000
-"""Positions that nets learn from at most, for memory's sake: of more, a random part of every file's."""
-TOKENS_PER_SECOND = 24_000
-"""Tokens made ready for the nets per second of the budget; that takes 3 % of it on two cores."""
+MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 30_000_000
+NET_ROWS_PER_SECOND = 12_000
+"""About what two cores train on; decides only how many positions are made ready."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
 """Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
@@ -72,16 +70,14 @@ class Kept:
 
 
 def net_tokens(budget: Budget, shape: NetShape) -> int:
-    """Tokens of the files that are made ready for the nets, within bounds: a random part of a larger corpus.
+    """Tokens of which files are chosen for the nets: twice what the budget lets them look at, within bounds.
 
-    With steps three times what they look at, since many files seen in part teach more than few seen whole: from 7 to 25
-    million tokens, 7,000 steps either way, nets alone gain 4.8 % on held-out files, the mix 0.8 %. With minutes more
-    tokens take time from training, and whole builds did not gain by it (docs/experiments/tried.md).
+    More would only take time from training, or memory; a larger corpus gives a random part of its files.
     """
-    wanted = 3 * (budget.steps or 0) * shape.batch_rows
+    rows = (budget.steps or 0) * shape.batch_rows
     if budget.seconds is not None:
-        wanted = int(TOKENS_PER_SECOND * budget.seconds)
-    return min(MAX_NET_TOKENS, max(MIN_NET_TOKENS, wanted))
+        rows = int(budget.seconds * NET_ROWS_PER_SECOND)
+    return min(MAX_NET_TOKENS, max(MIN_NET_TOKENS, 2 * rows))
 
 
 def mark_of(file: SourceFile) -> str:
@@ -202,7 +198,7 @@ class _Plan:
             "concepts": list(self.cut.concepts),
             "reads": [list(reads_under(self.ontology, name)) for name in self.cut.concepts],
             "shape": asdict(self.recipe.shape), "seed": self.recipe.seed, "router": sha256_file(self.recipe.router),
-            "owner": self._owner(), "max_tokens": net_tokens(self.budget, self.recipe.shape), "max_rows": MAX_NET_ROWS,
+            "owner": self._owner(), "max_tokens": net_tokens(self.budget, self.recipe.shape),
             "specialists": self.recipe.specialists,
         }  # fmt: skip
 
@@ -271,7 +267,7 @@ class _Plan:
         keep = ~corpus.held_out if not corpus.held_out.all() else np.ones(corpus.n_files, dtype=np.bool_)
         files = choose_files(corpus, keep, net_tokens(self.budget, self.recipe.shape), self.recipe.seed)
         with context.progress.task("reads"):
-            reads, concept, targets = training_rows(corpus, files, alphabet, self.router, MAX_NET_ROWS)
+            reads, concept, targets = training_rows(corpus, files, alphabet, self.router)
         owner, members = self.cut.owner, list(self.cut.concepts)
         net_of = np.array([members.index(owner[name]) for name in self.router.concepts], dtype=np.int16)
         spec = self._net_spec()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from cgpt.corpus import SourceFile
 from cgpt.reads import N_READS, Alphabet, FileView
-from ontology.environment import threads
 from ontology.io import load_tensors, save_tensors
 from ontology.routers import Router
 
@@ -98,15 +96,11 @@ class TokenizedCorpus:
 
 def views(corpus: TokenizedCorpus, files: Sequence[int], alphabet: Alphabet) -> Iterator[FileView]:
     """Follow each file to its end."""
-    return (view_of(corpus, i, alphabet) for i in files)
-
-
-def view_of(corpus: TokenizedCorpus, i: int, alphabet: Alphabet) -> FileView:
-    """Follow file i to its end."""
-    ids = corpus.file(i)
-    view = FileView(alphabet, len(ids) + 1)
-    view.extend(ids)
-    return view
+    for i in files:
+        ids = corpus.file(i)
+        view = FileView(alphabet, len(ids) + 1)
+        view.extend(ids)
+        yield view
 
 
 def choose_files(corpus: TokenizedCorpus, keep: np.ndarray, max_tokens: int, seed: int) -> list[int]:
@@ -120,31 +114,19 @@ def choose_files(corpus: TokenizedCorpus, keep: np.ndarray, max_tokens: int, see
 
 
 def training_rows(
-    corpus: TokenizedCorpus, files: Sequence[int], alphabet: Alphabet, router: Router, most: int | None = None
+    corpus: TokenizedCorpus, files: Sequence[int], alphabet: Alphabet, router: Router
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(reads uint16[N, N_READS], concept int32[N], targets uint16[N]) at every boundary of the files, ends included.
-
-    Where there are more than `most`, the same share of every file's, drawn at random.
-    """
+    """(reads uint16[N, N_READS], concept int32[N], targets uint16[N]) at every boundary of the files, ends included."""
     lengths = np.diff(corpus.offsets)[list(files)] + 1
     total = int(lengths.sum())
-    ends = np.cumsum(lengths)
-    if most is not None and total > most:
-        ends, total = ends * most // total, most
     reads = np.zeros((total, N_READS), dtype=np.uint16)
     concept = np.zeros(total, dtype=np.int32)
     targets = np.zeros(total, dtype=np.uint16)
-
-    def fill(file: int, begin: int, end: int) -> None:
-        view = view_of(corpus, file, alphabet)
-        taken: slice | np.ndarray = slice(0, view.n + 1)
-        if end - begin <= view.n:
-            taken = np.sort(np.random.default_rng(file).permutation(view.n + 1)[: end - begin])
-        reads[begin:end] = view.reads[taken]
-        concept[begin:end] = router.route(view.fields[taken])
-        targets[begin:end] = view.history[1:][taken]
-
-    with ThreadPoolExecutor(threads()) as pool:  # compiled code reads the files, without the interpreter's lock
-        for _ in pool.map(fill, files, [0, *ends[:-1].tolist()], ends.tolist()):
-            pass
+    at = 0
+    for view in views(corpus, files, alphabet):
+        end = at + view.n + 1
+        reads[at:end] = view.reads[: view.n + 1]
+        concept[at:end] = router.route(view.fields[: view.n + 1])
+        targets[at:end] = view.history[1 : view.n + 2]
+        at = end
     return reads, concept, targets

@@ -16,7 +16,7 @@ from cgpt.caches import CacheTables
 from cgpt.data import TokenizedCorpus, views
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, NAMES, NET, UNIGRAM, Mixer, Positions, confidence_step, first_name
-from cgpt.model import by_concept, smoothed_unigram
+from cgpt.model import in_chunks, powers_by_concept, smoothed_unigram
 from cgpt.nets import Nets
 from cgpt.reads import Alphabet, FileView
 from ontology.io import write_json
@@ -54,12 +54,11 @@ def net_probabilities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64[m] each: what the net in charge says of the target and of its first choice; 0 where there is no net."""
     said, top = np.zeros(len(targets)), np.zeros(len(targets))
-    for c, rows in by_concept(concept):
-        m = int(net_of[c])
-        if m >= 0:
-            powers, total = nets.powers(m, reads[rows])
-            said[rows] = powers[np.arange(len(rows)), targets[rows]] / total
-            top[rows] = 1.0 / total
+    for rows in in_chunks(concept):
+        powers, total = powers_by_concept(nets, net_of, concept[rows], reads[rows])
+        there = total > 0.0
+        said[rows[there]] = powers[there, targets[rows[there]]] / total[there]
+        top[rows[there]] = 1.0 / total[there]
     return said, top
 
 

@@ -182,18 +182,11 @@ class ConstructedLM(_Routed):
         table = read_json(self.folder / "sources.json")
         return [Source(*row) for row in table["files"]]
 
-    def _net(self, concept: int, reads: np.ndarray) -> Said:
-        """What the net in charge says, as `Nets.powers`; float32[rows, 0] where there is none."""
-        m = int(self.net_of[concept])
-        if self.nets is None or m < 0:
-            return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
-        return self.nets.powers(m, reads)
-
-    def _nets(self, concept: np.ndarray, reads: np.ndarray) -> Said:
-        """What the net in charge of each row says, as `Nets.powers_by_group`."""
+    def _nets_say(self, concept: np.ndarray, reads: np.ndarray) -> Said:
+        """What the net in charge of each row says, as `powers_by_concept`; float32[rows, 0] where there are no nets."""
         if self.nets is None:
             return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
-        return self.nets.powers_by_group(((self.net_of[c], rows) for c, rows in by_concept(concept)), reads)
+        return powers_by_concept(self.nets, self.net_of, concept, reads)
 
     def score_file(self, data: bytes, path: str = "", project: str = "", earlier: Earlier = STATIC) -> FileScore:
         """Score one file: float64 bits of every token and of its end, each from what stands to its left."""
@@ -202,11 +195,9 @@ class ConstructedLM(_Routed):
         n = view.n + 1
         at, matches = self.concepts_at(view), self.matches(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
-        order = np.argsort(at, kind="stable")
         with single_threaded_products():
-            for begin in range(0, n, CHUNK_ROWS):
-                rows = order[begin : begin + CHUNK_ROWS]
-                said = self._nets(at[rows], view.reads[rows])
+            for rows in in_chunks(at):
+                said = self._nets_say(at[rows], view.reads[rows])
                 probability[rows], best[rows], _ = self.score_rows(view, matches, at[rows], rows, said, earlier)
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
@@ -242,7 +233,8 @@ class ConstructedLM(_Routed):
     def position(self, view: FileView, boundary: int) -> Position:
         """Take the prediction at one boundary apart; the arithmetic is that of `score_file`."""
         concept = self.concept_at(view, boundary)
-        powers, total = self._net(concept, view.reads[boundary : boundary + 1])
+        powers, total = self._nets_say(np.array([concept]), view.reads[boundary : boundary + 1])
+        said = powers[0] if total[0] > 0.0 else powers[0, :0]
         buckets = np.zeros(N_ALL_LEVELS, dtype=np.uint8)
         starts = np.zeros(N_ALL_LEVELS + 1, dtype=np.int64)
         low, high = np.zeros(N_LEVELS, dtype=np.int32), np.zeros(N_LEVELS, dtype=np.int32)
@@ -262,10 +254,10 @@ class ConstructedLM(_Routed):
         slots, offered = view.slots[boundary], view.offered[boundary]
         out, parts, weights = np.zeros(len(self.unigram)), np.zeros(len(mixing.SOURCES)), np.zeros(N_EXPERTS)
         mixing.mix_one(
-            *self.mixer.tables_of(concept), buckets, starts, entry_tokens, entry_shares, self.unigram, powers[0],
+            *self.mixer.tables_of(concept), buckets, starts, entry_tokens, entry_shares, self.unigram, said,
             total[0], offered, slots, self.rank_weights, weights, out, parts,
         )  # fmt: skip
-        net = powers[0] / total[0] if powers.size else None
+        net = said / total[0] if len(said) else None
         return Position(
             boundary, concept, int(longest), file_depth, weights, out, parts, weights[FIRST_LEVEL:NAMES], buckets,
             starts, entry_tokens[:needed], entry_shares[:needed], low, high, net,
@@ -367,13 +359,28 @@ def load(folder: str | Path) -> ConstructedLM | MonolithLM:
     return MonolithLM(folder) if read_config(folder)["cut"] == "root" else ConstructedLM(folder)
 
 
+def in_chunks(concept: np.ndarray) -> Iterator[np.ndarray]:
+    """All rows int64, concept by concept, so many at a time that whole distributions are kept of."""
+    order = np.argsort(concept, kind="stable")
+    for begin in range(0, len(order), CHUNK_ROWS):
+        yield order[begin : begin + CHUNK_ROWS]
+
+
 def by_concept(concept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(concept, its rows int64) in chunks that keep the nets' answers small in memory."""
+    """(concept, its rows int64), at most CHUNK_ROWS at a time."""
     order = np.argsort(concept, kind="stable")
     borders = np.flatnonzero(np.diff(concept[order])) + 1
     for rows in np.split(order, borders):
         for begin in range(0, len(rows), CHUNK_ROWS):
             yield int(concept[rows[0]]), rows[begin : begin + CHUNK_ROWS]
+
+
+def powers_by_concept(nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray) -> Said:
+    """As `Nets.powers_by_group`, each row by the net of its concept.
+
+    Concept by concept, not net by net: who is taken away then leaves the products of all others as they were.
+    """
+    return nets.powers_by_group(((int(net_of[c]), rows) for c, rows in by_concept(concept)), reads)
 
 
 def net_of_concept(concepts: tuple[str, ...], nets: Nets | None, owner: dict[str, str]) -> np.ndarray:

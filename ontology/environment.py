@@ -51,7 +51,7 @@ def describe() -> dict[str, Any]:
         "threads": threads(),
         "memory_bytes": _memory_bytes(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "git": _git(),
+        "git": git_state(),
     }
 
 
@@ -129,14 +129,14 @@ def _memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from, wherever it was called; None for an installed copy."""
-    here = str(Path(__file__).resolve().parent)
+def git_state(here: Path = Path(__file__).parent) -> dict[str, Any] | None:
+    """{"commit", "changed": whether it has changes outside of docs} of the checkout that the code in `here` runs from,
+    wherever it was called; None for an installed copy."""
 
     def ask(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(here.resolve()), *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -144,7 +144,10 @@ def _git() -> dict[str, Any] | None:
 
     # An installed copy may lie in another project's checkout, which does not know it.
     commit = ask("rev-parse", "HEAD") if ask("ls-files", "--error-unmatch", "environment.py") else None
-    return None if commit is None else {"commit": commit, "changed": bool(ask("status", "--porcelain", "-uno"))}
+    if commit is None:
+        return None
+    # Studies write their results to docs as they go, which does not make the next row another code's.
+    return {"commit": commit, "changed": bool(ask("status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)docs"))}
 
 
 class Ledger:

@@ -165,7 +165,7 @@ def replaced(model: Any, said: np.ndarray) -> Any:
     made = copy.copy(model)
     powers = (said / said.max()).astype(np.float32)  # relative to the first choice: see Nets.powers
     total = float(powers.sum(dtype=np.float64))
-    made._net = lambda concept, reads: (np.repeat(powers[None], len(reads), axis=0), np.full(len(reads), total))
+    made._nets_say = lambda concept, reads: (np.repeat(powers[None], len(reads), axis=0), np.full(len(reads), total))
     return made
 
 

@@ -53,6 +53,22 @@ def test_training_learns_each_concepts_own_task(trained):
         assert (best == data.targets[rows]).mean() > 0.97
 
 
+def test_rows_of_several_networks_say_what_each_network_says(trained):
+    nets, data = trained[1], examples()
+    reads = data.reads[:90]
+    groups = [(1, np.arange(0, 90, 3)), (-1, np.arange(1, 90, 3)), (0, np.arange(2, 90, 3))]
+    powers, sums = nets.powers_by_group(groups, reads)
+    for m, rows in groups:
+        if m < 0:
+            assert not sums[rows].any()
+            continue
+        alone, total = nets.powers(m, reads[rows])
+        np.testing.assert_allclose(powers[rows] / sums[rows, None], alone / total[:, None], atol=1e-6)
+    without = nets.powers_by_group([(-1, groups[0][1]), *groups[1:]], reads)
+    assert np.array_equal(without[0][groups[2][1]], powers[groups[2][1]])  # bit for bit
+    assert not without[1][groups[0][1]].any()
+
+
 def test_undeclared_reads_have_no_influence(trained):
     nets = trained[1]
     reads = examples().reads[:50]
