@@ -51,7 +51,7 @@ def describe() -> dict[str, Any]:
         "threads": threads(),
         "memory_bytes": _memory_bytes(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "git": git_state(),
+        "git": _git(),
     }
 
 
@@ -129,14 +129,15 @@ def _memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def git_state(here: Path = Path(__file__).parent) -> dict[str, Any] | None:
-    """{"commit", "changed": whether it has changes outside of docs} of the checkout that the code in `here` runs from,
-    wherever it was called; None for an installed copy."""
+def _git() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from, wherever it was called, and whether anything outside of docs is
+    `changed` there; None for an installed copy."""
+    here = str(Path(__file__).resolve().parent)
 
     def ask(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(here.resolve()), *arguments], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

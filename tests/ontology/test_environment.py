@@ -130,7 +130,9 @@ def test_products_keep_to_one_thread_until_the_last_one_has_left():
         assert set(blas()) == {2}
 
 
-def test_results_under_docs_do_not_make_a_checkout_another_code(tmp_path: Path) -> None:
+def test_results_under_docs_do_not_make_a_checkout_another_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package, page = tmp_path / "package", tmp_path / "docs" / "results.json"
     for path in (package / "environment.py", page):
         path.parent.mkdir(exist_ok=True)
@@ -141,12 +143,12 @@ def test_results_under_docs_do_not_make_a_checkout_another_code(tmp_path: Path) 
         subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
 
     git("init")
-    assert environment.git_state(package) is None
     git("add", ".")
     git("commit", "-m", "first")
-    found = environment.git_state(package)
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    found = describe()["git"]
     assert found is not None and not found["changed"]
     page.write_text("2\n")
-    assert environment.git_state(package) == found
+    assert describe()["git"] == found
     (package / "environment.py").write_text("2\n")
-    assert environment.git_state(package) == {**found, "changed": True}
+    assert describe()["git"] == {**found, "changed": True}
