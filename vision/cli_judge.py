@@ -187,7 +187,7 @@ def track(
 
 
 @click.command()
-@click.argument("which", type=click.Choice(["pooling", "cuts", "controls", "growth", "together", "heads"]))
+@click.argument("which", type=click.Choice(["pooling", "cuts", "controls", "fidelity", "growth", "together", "heads"]))
 @click.argument("data")
 @click.option("--out", required=True, type=_FOLDER)
 @click.option("--classes", default="random:5", show_default=True)
@@ -202,9 +202,9 @@ def study(
     which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, only: str,
     choosing: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Settle a question by measurement: pooling, cuts, controls, growth (new classes by rule alone, few photographs),
-    together (nodes trained through a fixed composition, or apart), heads (what sits on top of the nodes). The same
-    command again resumes."""
+    """Settle a question by measurement: pooling, cuts, controls, fidelity (do nodes do what they are named for, over
+    draws), growth (new classes by rule alone, few photographs), together (nodes trained through a fixed composition, or
+    apart), heads (what sits on top of the nodes). The same command again resumes."""
     from ontology.errors import UsageError
     from ontology.fit import Budget
     from ontology.progress import Progress

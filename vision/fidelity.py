@@ -28,7 +28,7 @@ from vision.leakage import leakage
 from vision.model import Constructed
 from vision.nodes import NodeBank
 from vision.overlap import overlap
-from vision.rules import accuracy, fit_rules, harden
+from vision.rules import fit_rules, harden
 from vision.train_nodes import NodePlan
 from vision.twins import Twins, load_twins, train_twins, twin_spec, usable, without
 
@@ -131,6 +131,11 @@ class _Judge:
             row["faithful"] = bool(ok and row["selectivity"] > 0 and row["polarity"] > 0.5)
             if np.isnan(row["transfer"]["auroc"]):
                 row["why_not"] = "too few classes to leave some out"
+        faithful = [name for name in self.names if per_node[name]["faithful"]]
+        target = self.target[self.target >= 0]
+        right = {
+            way: (values.argmax(1) == target).astype(int).tolist() for way, values in self.answers(faithful).items()
+        }
         everything, _ = benjamini_hochberg(
             [*(r["transfer"]["p_value"] for r in per_node.values()), *(r["p_value"] for r in controls.values())],
             FALSE_DISCOVERY,
@@ -141,7 +146,8 @@ class _Judge:
                 "random_concepts_that_pass": int(everything[len(per_node) :].sum()),
                 "random_concepts_mean_auroc": base, "folds": [[self.p.plan.known[c] for c in f] for f in self.p.folds],
                 "leakage": leakage(self.scores, self.labels, self.p.table, self.names).as_json(),
-                "overlap": self.overlap(), "summary": self.summary(per_node),
+                "overlap": self.overlap(), "summary": self.summary(per_node, faithful, right),
+                "right": right, "target": target.tolist(),
             }
         )  # fmt: skip
 
@@ -225,23 +231,38 @@ class _Judge:
             }
         }  # fmt: skip
 
-    def summary(self, per_node: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What is said of the whole model."""
+    def answers(self, faithful: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Class scores of the photographs of the model's classes: as built, and with one thing changed each time.
+
+        Rules are fitted anew where other nodes are read ("faithful nodes alone" is missing where there are none, rules
+        of "nodes that saw none of its classes" are those of new classes by rule alone), and stay where the nodes are
+        replaced ("nodes of another seed") or rounded ("0/1 scores").
+        """
         own = self.target >= 0
-        target = self.target[own]
-        scores = self.scores[own]
-        values = self.model.values_of
-        faithful = [name for name in self.names if per_node[name]["faithful"]]
+        scores, rules = self.scores[own], self.model.rules
+        held = self.model.bank.scores(self.maps[self.p.plan.held])
+        unseen = [self.twins.scores(self.names, "new", part) for part in ("held", "validation")]
+        made = {
+            "as built": self.model.values_of(scores),
+            "soft scores": rules.values(scores, self.names),
+            "0/1 scores": rules.values(harden(scores), self.names),
+            "nodes of another seed": self.model.values_of(self.twins.scores(self.names, "swap", "validation")[own]),
+            "nodes that saw none of its classes": self.refit(unseen[0], unseen[1][own], self.names),
+        }
+        return made | ({"faithful nodes alone": self.refit(held, scores, faithful)} if faithful else {})
+
+    def summary(
+        self, per_node: Mapping[str, Mapping[str, Any]], faithful: Sequence[str], right: Mapping[str, list[int]]
+    ) -> dict[str, Any]:
+        """What is said of the whole model.
+
+        Args:
+            right: for each of `answers` whether each photograph is named rightly.
+        """
+        own = self.target >= 0
         weight = {name: sum(abs(r.influence.get(name, 0.0)) for r in self.model.rules.rules) for name in self.names}
         total = sum(weight.values())
-        held_labels = self.p.plan.labels[self.p.plan.held]
-        held = self.model.bank.scores(self.maps[self.p.plan.held])
-        base = accuracy(values(scores), target)
-        swap = self.twins.scores(self.names, "swap", "validation")[own]
-        new_held = self.twins.scores(self.names, "new", "held")
-        new = self.twins.scores(self.names, "new", "validation")[own]
-        everything = list(range(len(self.names)))
-        places = [self.names.index(name) for name in faithful]
+        share = {way: float(np.mean(found)) for way, found in right.items()}
         return {
             "nodes": len(self.names), "faithful": faithful, "faithful_share": len(faithful) / len(self.names),
             "rule_weight_on_faithful": sum(weight[n] for n in faithful) / total if total else 0.0,
@@ -249,30 +270,26 @@ class _Judge:
             "mean_transfer_auroc": _mean(row["transfer"]["auroc"] for row in per_node.values()),
             "mean_controls": {key: _mean(row["controls"][key] for row in per_node.values())
                               for key in ("picture_statistics", "class_memoriser")},
-            "accuracy": base,
-            "accuracy_faithful_only": self.refit(held, held_labels, scores, target, places),
-            "accuracy_swapped_nodes": accuracy(values(swap), target),
-            "swap_drop": base - accuracy(values(swap), target),
-            "accuracy_new_classes_by_rule_alone": self.refit(new_held, held_labels, new, target, everything),
-            "hard_minus_soft": accuracy(self.model.rules.values(harden(scores), self.names), target)
-            - accuracy(self.model.rules.values(scores, self.names), target),
-            "interventions": self.interventions(scores, target),
+            "accuracy": share["as built"],
+            "accuracy_faithful_only": share.get("faithful nodes alone"),
+            "accuracy_swapped_nodes": share["nodes of another seed"],
+            "swap_drop": share["as built"] - share["nodes of another seed"],
+            "accuracy_new_classes_by_rule_alone": share["nodes that saw none of its classes"],
+            "hard_minus_soft": share["0/1 scores"] - share["soft scores"],
+            "interventions": self.interventions(self.scores[own], self.target[own]),
         }  # fmt: skip
 
     def refit(
-        self, held: npt.NDArray[np.float64], held_labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64],
-        target: npt.NDArray[np.int64], columns: Sequence[int],
-    ) -> float | None:  # fmt: skip
-        """Accuracy of rules that are fitted anew on some nodes' scores alone; None without nodes."""
-        if not columns:
-            return None
-        picked = list(columns)
-        recipe = self.p.plan.recipe
-        truth = self.p.table[self.p.plan.own][:, picked]
-        names = [self.names[i] for i in picked]
-        rules = fit_rules(held[:, picked], held_labels, self.p.plan.own, truth, names, recipe.classes,
+        self, held: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], names: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Class scores by rules that are fitted anew on some nodes' scores alone: fitted on `held`, of `scores`, both
+        [n, all nodes]."""
+        columns = [self.names.index(name) for name in names]
+        recipe, plan = self.p.plan.recipe, self.p.plan
+        truth = self.p.table[plan.own][:, columns]
+        rules = fit_rules(held[:, columns], plan.labels[plan.held], plan.own, truth, names, recipe.classes,
                           max_terms=recipe.max_terms)  # fmt: skip
-        return accuracy(rules.values(scores[:, picked], names), target)
+        return rules.values(scores[:, columns], names)
 
     def interventions(self, scores: npt.NDArray[np.float64], target: npt.NDArray[np.int64]) -> dict[str, list[float]]:
         """Accuracy after correcting concepts of each picture by the table, in random and in the least helpful order."""

@@ -1,5 +1,5 @@
-"""Studies that settle a question by measurement: pooling, cuts, controls; `vision.growth` and `vision.together` hold
-two more. Each writes JSON and a table."""
+"""Studies that settle a question by measurement: pooling, cuts, controls; `vision.fidelity_study`, `vision.growth`,
+`vision.together` and `vision.heads` hold more. Each writes JSON and a table."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from vision.concepts import Library
 from vision.data import ImageSet, list_classes, read_images
 from vision.fidelity import find_masks
 from vision.fidelity_metrics import energy, pointing
+from vision.fidelity_study import fidelity
 from vision.growth import growth
 from vision.heads import heads
 from vision.model import Constructed, RootModel, load
@@ -45,6 +46,7 @@ class Study:
 
     Attributes:
         differences: a study may leave comparisons of two of its rows here, photograph by photograph.
+        means: a study may leave means of figures over its draws here, with intervals.
         seconds: of each build by its name, reused work counted as first spent.
     """
 
@@ -65,6 +67,7 @@ class Study:
         self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
         self.store = Store(out / ".store")
         self.differences: list[dict[str, Any]] = []
+        self.means: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
 
     def model(self, name: str, recipe: Recipe, images: ImageSet | None = None) -> Constructed | RootModel:
@@ -78,7 +81,8 @@ class Study:
     def keep(self, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         """Write what there is so far; return it."""
         made = {
-            **self.about, "rows": rows, "order": list(rows), "differences": [*self.differences, *differences(rows)]
+            **self.about, "rows": rows, "order": list(rows), "differences": [*self.differences, *differences(rows)],
+            "means": self.means,
         }  # fmt: skip
         write_json(self.out / "study.json", made)
         write_text(self.out / "study.md", table(read_json(self.out / "study.json")))
@@ -187,8 +191,8 @@ def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 
 STUDIES: dict[str, Callable[[Study], dict[str, list[dict[str, Any]]]]] = {
-    "pooling": pooling, "cuts": cuts, "controls": controls, "growth": growth, "together": together,
-    "heads": heads,
+    "pooling": pooling, "cuts": cuts, "controls": controls, "fidelity": fidelity, "growth": growth,
+    "together": together, "heads": heads,
 }  # fmt: skip
 
 
@@ -257,14 +261,22 @@ def table(made: dict[str, Any]) -> str:
                 else f"{np.mean(known):.3f}"
             )
         lines.append("| " + " | ".join(cells) + " |")
-    for d in made.get("differences", ()):
-        lines += ["", _difference(d)]
+    lines += [line for d in made.get("differences", ()) for line in ("", _difference(d))]
+    lines += [line for m in made.get("means", ()) for line in ("", _mean(m))]
     return "\n".join(lines) + "\n"
 
 
 def _known(value: float) -> float | None:
     """None for a figure that does not exist (JSON has no nan)."""
     return float(value) if np.isfinite(value) else None
+
+
+def _mean(m: dict[str, Any]) -> str:
+    """A mean over draws in words."""
+    text = f"{m['figure'].replace('_', ' ')}: {m['mean']:.3f}"
+    if m["mean_low"] is not None and m["mean_high"] is not None:
+        text += f" ({m['mean_low']:.3f} to {m['mean_high']:.3f}, resampling {m['draws']} draws)"
+    return text + "."
 
 
 def _difference(d: dict[str, Any]) -> str:
