@@ -37,14 +37,15 @@ from ontology.store import Store, code_hash
 
 MIN_NET_TOKENS, MAX_NET_TOKENS = 500_000, 30_000_000
 NET_ROWS_PER_SECOND = 12_000
-"""About what two cores train on; decides only how many positions are made ready."""
+"""Decides only how many positions are made ready. Two cores train on more (18,500 to 42,000 were measured), but more
+files cost time to read and whole builds did not gain (docs/experiments/tried.md)."""
 SMALL_CORPUS_BYTES = 16_000_000
 TRAINING_FILES = "training_files.json"
 """Fingerprints of the files a model was built from: whoever scores it can see whether it knows a test file."""
-_LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_tokens", "cgpt.lexer_tables")
+_LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_state", "cgpt.lexer_tokens", "cgpt.lexer_tables")
 _DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
-_READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
-_MIXER_CODE = ("cgpt.mixer", "cgpt.descent", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *_READS_CODE)
+READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
+_MIXER_CODE = ("cgpt.mixer", "cgpt.descent", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *READS_CODE)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Kept:
 
 
 def net_tokens(budget: Budget, shape: NetShape) -> int:
-    """Tokens of which files are chosen for the nets: twice what the budget lets them look at, within bounds.
+    """Tokens of which files are chosen for the nets, within bounds: twice what they look at in a budget of steps, twice
+    `NET_ROWS_PER_SECOND` for each second of one of minutes.
 
     More would only take time from training, or memory; a larger corpus gives a random part of its files.
     """
@@ -164,7 +166,7 @@ class _Plan:
         if self.cut.spec == "root":
             return [*jobs, self._monolith_job(), self._model_job(("tokenizer", "monolith"))]
         index = Job(
-            "index", {"code": code_hash("cgpt.index")}, self.run_index, ("tokens",),
+            "index", {"code": code_hash("cgpt.index")}, self.run_index, ("tokenizer", "tokens"),
             reserve_seconds=3 + 0.15 * self.size_mb,
         )  # fmt: skip
         spec = self._net_spec() if self.cut.nets else {}
@@ -179,7 +181,7 @@ class _Plan:
         if self.cut.nets:
             own = self.recipe.kept is None or self.recipe.kept.nets is None
             jobs.append(
-                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *_READS_CODE)},
+                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *READS_CODE)},
                     self.run_nets if own else self.run_kept_nets, ("tokenizer", "tokens"),
                     kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip
@@ -220,8 +222,8 @@ class _Plan:
             "seed": self.recipe.seed, "shape": asdict(self.recipe.shape), "budget": asdict(self.budget),
             "kept": self.recipe.kept.checksums() if self.recipe.kept else {},
             "corpus": {
-                "name": Path(self.corpus.name).name, "hash": self.corpus.data_hash, "files": len(self.corpus.files),
-                "bytes": self.corpus.total_bytes, "skipped": len(self.corpus.skipped),
+                "name": Path(self.corpus.name).resolve().name, "hash": self.corpus.data_hash,
+                "files": len(self.corpus.files), "bytes": self.corpus.total_bytes, "skipped": len(self.corpus.skipped),
             },
         }  # fmt: skip
 
@@ -251,9 +253,9 @@ class _Plan:
 
     def run_index(self, context: JobContext) -> None:
         """Sort the contexts of all files, those included that the mixer learns from."""
-        corpus = self._tokens(context)
+        corpus, size = self._tokens(context), self._alphabet_size(context)
         with context.progress.task("index"):
-            index = CorpusIndex.build(corpus.joined(np.ones(corpus.n_files, dtype=np.bool_)), self.vocab_size)
+            index = CorpusIndex.build(corpus.joined(np.ones(corpus.n_files, dtype=np.bool_)), size)
             index.save(context.folder / "index.safetensors")
         write_text(context.folder / "sources.json", (context.inputs["tokens"] / "sources.json").read_text("utf-8"))
 
@@ -272,14 +274,13 @@ class _Plan:
         net_of = np.array([members.index(owner[name]) for name in self.router.concepts], dtype=np.int16)
         spec = self._net_spec()
         examples, declared = Examples(reads, net_of[concept], targets), declared_reads(spec["reads"])
-        split = specialists.grow(examples, declared, self.vocab_size, most=self.recipe.specialists)
-        trainer = NetTrainer(
-            members, declared, examples, self.vocab_size, self.recipe.shape, self.recipe.seed, split
-        )  # fmt: skip
+        size = self._alphabet_size(context)
+        split = specialists.grow(examples, declared, size, most=self.recipe.specialists)
+        trainer = NetTrainer(members, declared, examples, size, self.recipe.shape, self.recipe.seed, split)
+        self._check_sizes(trainer.finish())  # before any time is spent on training
         # Looking what specialists earn takes time with the held-out tokens, of which there is a most.
         train(trainer, context, keep_seconds=min(12.0, 2.0 + 0.8 * self.size_mb) if len(split.net) else 0.0)
         nets = trainer.finish()
-        self._check_sizes(nets)
         if len(split.net) and corpus.held_out.any():
             with context.progress.task("specialists"):
                 nets = self._keep_what_earns(context, corpus, alphabet, nets, split, net_of)
@@ -339,7 +340,7 @@ class _Plan:
         from cgpt.baseline import BaselineConfig, BaselineTrainer
 
         corpus = self._tokens(context)
-        config = BaselineConfig.of_size(self.recipe.parameters, self.vocab_size, seed=self.recipe.seed)
+        config = BaselineConfig.of_size(self.recipe.parameters, self._alphabet_size(context), seed=self.recipe.seed)
         trainer = BaselineTrainer(config, np.array(corpus.ids), np.array(corpus.offsets), threads=threads())
         train(trainer, context)
         trainer.model().save(context.folder)
@@ -348,10 +349,17 @@ class _Plan:
         """Write what makes the folder a model: configuration, ontology, router, and a page about it."""
         write_text(context.folder / "ontology.yaml", self.recipe.ontology.read_text(encoding="utf-8"))
         write_text(context.folder / "router.py", self.recipe.router.read_text(encoding="utf-8"))
-        write_text(context.folder / "README.md", _readme(self._config(), self.cut))
+        if "nets" in context.inputs:  # they may be of an earlier build, with other limits
+            self._check_sizes(Nets.load(context.inputs["nets"] / "nets.safetensors"))
+        config = self._config() | {"vocab_size": self._alphabet_size(context)}
+        write_text(context.folder / "README.md", _readme(config, self.cut))
         fingerprints = sorted({file.fingerprint for file in self.corpus.files})
         write_json(context.folder / TRAINING_FILES, {"files": fingerprints, "corpus": self.corpus.data_hash})
-        write_json(context.folder / "config.json", self._config())
+        write_json(context.folder / "config.json", config)
+
+    def _alphabet_size(self, context: JobContext) -> int:
+        """Tokens that there are: a small corpus has fewer pieces than were asked for."""
+        return Tokenizer.load(context.inputs["tokenizer"]).vocab_size
 
     def _tokens(self, context: JobContext) -> TokenizedCorpus:
         return TokenizedCorpus.load(context.inputs["tokens"] / "tokens.safetensors")

@@ -47,10 +47,10 @@ class Checker:
         if abs(distribution.sum() - 1.0) > 1e-6:
             raise Refused(f"the distribution sums to {distribution.sum()}")
         bits = -np.log2(distribution[target]) * parts[:, target] / distribution[target]
-        for expert in token["experts"]:
-            found = bits[SOURCES.index(expert["name"])]
-            if abs(expert["bits"] - found) > 1e-3:
-                raise Refused(f"{expert['name']} has a share of {found:.3f} bits, not {expert['bits']:.3f}")
+        claimed = {expert["name"]: expert["bits"] for expert in token["experts"]}
+        for name, found in zip(SOURCES, bits, strict=True):
+            if abs(claimed.get(name, 0.0) - found) > 1e-3:
+                raise Refused(f"{name} has a share of {found:.3f} bits, not {claimed.get(name, 0.0):.3f}")
         return distribution
 
     def rebuild(self, record: dict, token: dict) -> np.ndarray:

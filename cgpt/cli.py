@@ -1,4 +1,4 @@
-"""`constructible cgpt`: build, score, complete and explain code models."""
+"""`constructible cgpt`: build, score and explain code models; `cli_use` and `cli_account` hold the other commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for command in (*cli_account.COMMANDS, *cli_use.COMMANDS):
 @click.option("--steps", type=int, help="Training steps instead of minutes: the result repeats bit for bit.")
 @click.option("--cut", default="leaves", show_default=True,
               help="Where nets sit: root (one transformer), a depth, names, leaves, plain (no nets).")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--vocab", type=click.IntRange(512, 65000), help="Size of the alphabet (default: 4096 or 8192).")
 @click.option("--parameters", type=click.IntRange(10_000), default=3_000_000, show_default=True,
               help="About how many parameters the transformer of the root cut has.")  # fmt: skip

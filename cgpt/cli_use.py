@@ -31,7 +31,7 @@ _MODEL = click.Path(path_type=Path)
               help="Draw from this many most probable tokens (0: all).")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, show_default=True,
               help="Draw from the most probable tokens that hold this share of the probability.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--allow", metavar="LICENCES",
               help="SPDX names with commas between: use counts and matches of files under these alone.")  # fmt: skip
 @click.option("--provenance", is_flag=True, help="Show what the completion rests on, by licence and project.")
@@ -55,7 +55,7 @@ def complete(
         opened, prompt, max_tokens, temperature, seed, top_k=top_k, top_p=top_p, line=line, valid=valid
     )  # fmt: skip
     text = made.text.decode("utf-8", "replace")
-    rows = _explained(opened, made) if explain else None
+    rows = _explained(constructed(opened, model), made) if explain else None
     origin = None
     if provenance:
         from cgpt.provenance import provenance as run_provenance
@@ -120,16 +120,13 @@ def export(model: Path, out: Path, paths: tuple[str, ...], as_json: bool) -> Non
 COMMANDS = (complete, export)
 
 
-def _explained(opened: LanguageModel, made: Completion) -> list[dict]:
-    """The record of each generated token; none for a monolith."""
+def _explained(opened: ConstructedLM, made: Completion) -> list[dict]:
+    """The record of each generated token."""
     import numpy as np
 
     from cgpt.complete import heal_point
     from cgpt.explain import Explainer
-    from cgpt.model import ConstructedLM
 
-    if not isinstance(opened, ConstructedLM):
-        return []
     explainer = Explainer(opened)
     ids, _ = heal_point(opened, made.prompt)
     view = opened.view(ids)

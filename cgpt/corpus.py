@@ -7,9 +7,10 @@ in which nothing can be used is an error that says what to do.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,8 +90,8 @@ class Corpus:
 class _Collector:
     """Takes files one by one, refuses those that cannot be used, and knows when enough was read."""
 
-    def __init__(self, limit_bytes: int | None, max_file_bytes: int) -> None:
-        self.limit_bytes, self.max_file_bytes = limit_bytes, max_file_bytes
+    def __init__(self, limit_bytes: int | None, max_file_bytes: int, together: bool = False) -> None:
+        self.limit_bytes, self.max_file_bytes, self.together = limit_bytes, max_file_bytes, together
         self.files: list[SourceFile] = []
         self.skipped: list[tuple[str, str]] = []
         self.bytes = 0
@@ -173,9 +174,30 @@ def read_corpus(spec: str, limit_bytes: int | None = None, *, max_file_bytes: in
         ConstructibleError: it cannot be read, or nothing in it can be used.
     """
     collector = _Collector(limit_bytes, max_file_bytes)
+    _read_into(spec, collector)
+    return collector.corpus(spec)
+
+
+def read_corpora(specs: Sequence[str], *, max_file_bytes: int = MAX_FILE_BYTES) -> Corpus:
+    """Read several corpora as one, for scoring: what cannot be used is listed, also where one spec has nothing else.
+
+    As `read_corpus`, but for files that lie directly in a folder that is named, or are named themselves: their project
+    is that folder, so that files beside each other are of one project.
+
+    Raises:
+        UsageError: a spec is none of those that `read_corpus` knows.
+        ConstructibleError: one cannot be read, or nothing in all of them can be used.
+    """
+    collector = _Collector(None, max_file_bytes, together=True)
+    for spec in specs:
+        _read_into(spec, collector)
+        collector.limit_bytes = None  # a hub dataset's own
+    return collector.corpus(", ".join(specs))
+
+
+def _read_into(spec: str, collector: _Collector) -> None:
     if spec.partition(":")[0] == "stdlib" and not Path(spec).exists():
-        _read_stdlib(spec, collector)
-        return collector.corpus(spec)
+        return _read_stdlib(spec, collector)
     path = Path(spec).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -190,7 +212,7 @@ def read_corpus(spec: str, limit_bytes: int | None = None, *, max_file_bytes: in
     elif is_file:
         raise UsageError("neither a .py nor a .parquet file.", fix="give a folder, a .py or a .parquet file", file=spec)
     elif _HUB_ID.fullmatch(spec) and not path.parent.exists():  # `src/pkg` beside an existing src is a slip, not an id
-        collector.limit_bytes = HUB_LIMIT_BYTES if limit_bytes is None else limit_bytes
+        collector.limit_bytes = HUB_LIMIT_BYTES if collector.limit_bytes is None else collector.limit_bytes
         _read_rows(_hub_rows(spec), collector, spec)
     else:
         raise UsageError(
@@ -198,7 +220,6 @@ def read_corpus(spec: str, limit_bytes: int | None = None, *, max_file_bytes: in
             fix="give a folder, a .py or .parquet file, a hub id (owner/name) or stdlib",
             file=spec,
         )
-    return collector.corpus(spec)
 
 
 # Folders and files
@@ -219,7 +240,8 @@ def _read_folder(root: Path, collector: _Collector) -> None:
             path = Path(folder, name)
             relative = path.relative_to(root)
             parts = relative.as_posix().split("/")
-            project = _shown(parts[0] if len(parts) > 1 else relative.stem)
+            alone = root.resolve().name if collector.together else relative.stem
+            project = _shown(parts[0] if len(parts) > 1 else alone)
             if project not in licences:
                 licences[project] = _licence_of(root / parts[0], root)
             if not _add_file(path, _shown(relative.as_posix()), project, licences[project], collector):
@@ -227,12 +249,25 @@ def _read_folder(root: Path, collector: _Collector) -> None:
 
 
 def _passed_over(folder: Path) -> bool:
-    """Hidden folders, installed packages, and virtual environments under any name."""
-    return folder.name.startswith(".") or folder.name in SKIPPED_FOLDERS or (folder / "pyvenv.cfg").is_file()
+    """Hidden folders, installed packages, virtual environments under any name, and models that we made: a router in one
+    is no code of the repository around it."""
+    named = folder.name.startswith(".") or folder.name in SKIPPED_FOLDERS
+    return named or (folder / "pyvenv.cfg").is_file() or _is_model(folder / "config.json")
+
+
+def _is_model(config: Path) -> bool:
+    try:
+        said = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return False
+    if not isinstance(said, dict):
+        return False
+    return str(said.get("format")).startswith("constructible") or said.get("model_type") == "constructible"
 
 
 def _read_single(path: Path, collector: _Collector) -> None:
-    _add_file(path, _shown(path.name), _shown(path.stem), "unknown", collector)
+    project = path.resolve().parent.name if collector.together else path.stem
+    _add_file(path, _shown(path.name), _shown(project), "unknown", collector)
 
 
 def _read_stdlib(spec: str, collector: _Collector) -> None:
@@ -276,7 +311,7 @@ def _unreadable(path: Path, error: OSError) -> ConstructibleError:
 
 
 _LICENCE_HEADINGS = (
-    (re.compile(r"SPDX-License-Identifier:\s*([\w.+-]+)"), None),
+    (re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]*[\w.+)])"), None),
     (re.compile(r"Apache License\s+Version 2\.0"), "Apache-2.0"),
     (re.compile(r"\bMIT License\b"), "MIT"),
     (re.compile(r"BSD 3-Clause"), "BSD-3-Clause"),
@@ -310,19 +345,25 @@ def _read_rows(rows: Iterable[dict[str, Any]], collector: _Collector, name: str)
         if columns is None:
             columns = _columns(list(row), name)
         get = {key: row.get(column) if column else None for key, column in columns.items()}
-        if (get["language"] or "python").lower() not in ("python", "py"):
+        if str(get["language"] or "python").lower() not in ("python", "py"):
             other_languages += 1
             continue
         project, licence = str(get["project"] or "unknown"), get["licence"]
         if isinstance(licence, (list, tuple)):
-            licence = " OR ".join(sorted(map(str, licence)))
+            # Each was found somewhere in the project: who may use only some of them may not use the file.
+            licence = " AND ".join(sorted(map(str, licence)))
         path = str(get["path"] or f"row-{number}.py")
         shown = path if project == "unknown" or path.startswith(project + "/") else f"{project}/{path}"
         code = get["code"]
         if code is None:
             collector.skip(shown, "empty")
             continue
-        data = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else bytes(code)
+        if not isinstance(code, str | bytes):
+            raise ConstructibleError(
+                f"the column {columns['code']!r} holds {type(code).__name__} where code is expected.",
+                fix="give a column of text", file=name,
+            )  # fmt: skip
+        data = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
         if not collector.add(shown, data, project, str(licence or "unknown")):
             return
     if other_languages:

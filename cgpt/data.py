@@ -110,6 +110,7 @@ def choose_files(corpus: TokenizedCorpus, keep: np.ndarray, max_tokens: int, see
         return files.tolist()
     order = np.random.default_rng(seed).permutation(files)
     within = np.cumsum(np.diff(corpus.offsets)[order]) <= max_tokens
+    within[0] = True  # also where it alone is more: there must be something to learn from
     return sorted(order[within].tolist())
 
 

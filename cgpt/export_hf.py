@@ -33,8 +33,10 @@ def export(model: ConstructedLM, out: Path, measured: Measured | None = None) ->
     Raises:
         ConstructibleError: the folder holds something else, or cannot be written.
     """
+    if out.resolve().is_relative_to(model.folder.resolve()):
+        raise ConstructibleError("this folder is the model's own.", fix="give one outside of it", file=out)
     make_folder(out)
-    if out.resolve() == model.folder.resolve() or (any(out.iterdir()) and not _is_export(out)):
+    if any(out.iterdir()) and not _is_export(out):
         raise ConstructibleError("this folder holds something else.", fix="give a new or empty folder", file=out)
     config = {
         "model_type": "constructible", "architectures": ["ConstructibleForCausalLM"], "use_cache": False,
@@ -47,10 +49,14 @@ def export(model: ConstructedLM, out: Path, measured: Measured | None = None) ->
     }  # fmt: skip
     # A file that marks the folder as ours comes first, what makes it loadable last.
     write_json(out / "config.json", {"model_type": "constructible"})
-    for path in sorted(model.folder.rglob("*")):
-        relative = path.relative_to(model.folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            _copy(path, out / SUBFOLDER / relative)
+    inside = {path.relative_to(model.folder): path for path in sorted(model.folder.rglob("*")) if path.is_file()}
+    copied = {name: path for name, path in inside.items() if not any(part.startswith(".") for part in name.parts)}
+    # What an earlier export had and this model has not must not stay: it may be what a model was made to forget.
+    for path in sorted((out / SUBFOLDER).rglob("*")):
+        if path.is_file() and path.relative_to(out / SUBFOLDER) not in copied:
+            path.unlink()
+    for name, path in copied.items():
+        _copy(path, out / SUBFOLDER / name)
     _copy(model.folder / "tokenizer.json", out / VOCABULARY)
     _copy(Path(__file__).with_name("hf_remote.py"), out / f"{REMOTE_CODE}.py")
     write_json(out / "tokenizer_config.json", tokenizer)

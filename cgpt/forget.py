@@ -96,11 +96,13 @@ def forget(
     if not chosen and not (retrain and carried):
         raise UsageError("nothing to forget.", fix="name a file, a project or a pattern", file=folder)
     saw = _nets_that_saw(model, [file for file in chosen if mark_of(file) in seen])
-    retrained = retrain and bool(carried)
+    rest = tuple(sorted(mark for mark in held_out if mark in marks))
+    # Without any file that the nets did not see there is nothing to fit the mixer on: others are held out, nets anew.
+    none_left = bool(held_out) and not rest
+    retrained = retrain and model.nets is not None and (bool(carried) or none_left)
     kept = Kept(folder / "tokenizer.json")
     if model.nets is not None and not retrained:
-        rest = tuple(sorted(mark for mark in held_out if mark in marks))
-        if held_out and not rest:
+        if none_left:
             raise ConstructibleError(
                 "the mixer has no file left that the nets did not see.", fix="add --retrain", file=folder
             )

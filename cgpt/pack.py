@@ -45,11 +45,11 @@ _SCALE = 1 << 32
 """A distribution is rounded to frequencies that sum to about this much; every token gets at least one."""
 _TOP, _BOTTOM = 1 << 64, 1 << 48
 """The coder's interval is below `_TOP` and kept above `_BOTTOM`, so that its share per unit of frequency is >= 2^15."""
-_NOT_THE_MODEL = frozenset(
-    "README.md environment.json fit.json ledger.json metrics.jsonl report.html sources.json training_files.json "
-    "seen_by_nets.json held_out.json".split()
-)
-"""Files of a model's folder that say where it comes from and decide no distribution."""
+_THE_MODEL = (
+    "config.json", "dynamic.json", "index.safetensors", "mixer.json", "names.json", "nets.safetensors", "ontology.yaml",
+    "router.py", "tokenizer.json",
+)  # fmt: skip
+"""Files of a model's folder that decide its distributions; what else lies there does not matter."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,7 @@ class Packed:
 
 def model_checksum(folder: str | Path) -> bytes:
     """SHA-256 over the names and contents of the files of a model that decide its distributions."""
-    files = {
-        path.name: sha256_file(path)
-        for path in sorted(Path(folder).iterdir())
-        if path.is_file() and path.name not in _NOT_THE_MODEL and not path.name.startswith(".")
-    }
+    files = {name: sha256_file(Path(folder, name)) for name in _THE_MODEL if Path(folder, name).is_file()}
     return bytes.fromhex(sha256_json(files))
 
 
@@ -76,7 +72,7 @@ def machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(), "implementation": platform.python_implementation(), "cpu": cpu_model(),
         "threads": threads(), "numpy": importlib.metadata.version("numpy"),
-        "numba": importlib.metadata.version("numba"), "code": code_hash("cgpt"),
+        "numba": importlib.metadata.version("numba"), "code": code_hash("cgpt", "kernels"),
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ each corpus position that was counted, the file's own past, names in scope, the 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -79,10 +80,38 @@ def files_at(borders: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def permits(licence: str, allowed: Sequence[str]) -> bool:
-    """Whether an SPDX expression is satisfied by `allowed`: one side of an OR is enough, of an AND both are needed."""
-    known = {name.strip().lower() for name in allowed}
-    sides = licence.replace("(", " ").replace(")", " ").split(" OR ")
-    return any(all(part.strip().lower() in known for part in side.split(" AND ")) for side in sides)
+    """Whether an SPDX expression is satisfied by `allowed`: one side of an OR is enough, of an AND both are needed, and
+    AND binds closer. A licence WITH an exception is one name. What is no expression permits nothing."""
+    known = {" ".join(name.split()).lower() for name in allowed}
+    words = re.sub(r"([()])", r" \1 ", licence).split()
+
+    def either(at: int) -> tuple[bool, int]:
+        holds, at = both(at)
+        while words[at : at + 1] == ["OR"]:
+            other, at = both(at + 1)
+            holds = holds or other
+        return holds, at
+
+    def both(at: int) -> tuple[bool, int]:
+        holds, at = one(at)
+        while words[at : at + 1] == ["AND"]:
+            other, at = one(at + 1)
+            holds = holds and other
+        return holds, at
+
+    def one(at: int) -> tuple[bool, int]:
+        if words[at : at + 1] == ["("]:
+            holds, at = either(at + 1)
+            return holds and words[at : at + 1] == [")"], at + 1
+        end = at
+        while end < len(words) and words[end] not in ("(", ")", "AND", "OR"):
+            end += 1
+        if end == at:  # a name is missing: beyond the end, so that the whole is no expression
+            return False, len(words) + 1
+        return " ".join(words[at:end]).lower() in known, end
+
+    holds, end = either(0)
+    return holds and end == len(words)
 
 
 def allowing(model: ConstructedLM, licences: Sequence[str]) -> ConstructedLM:

@@ -140,19 +140,13 @@ def compare(
     """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ConstructibleError(f"not a record of format {FORMAT!r}.", fix="make one with `explain --record`")
-    if record["model"] != model_checksum(model.folder).hex():
+    if record.get("model") != model_checksum(model.folder).hex():
         raise ConstructibleError(
             "the record is of another model.", fix="give the model that made it", file=model.folder
         )
+    record, view = _opened(model, record)
     index = load_file(model.folder / "index.safetensors")
     checker, evidence = Checker(model.folder, index), EvidenceChecker(model.folder, index)
-    said = record["surroundings"]
-    surroundings = {
-        "states": said["states"], "state": np.array(said["state"]),
-        "reads": {name: np.array(values) for name, values in said["reads"].items()},
-    }  # fmt: skip
-    record = {**record, "ids": np.array(record["ids"], dtype=np.uint16), "surroundings": surroundings}
-    view = model.view(record["ids"])
     failed, largest = [], 0.0
     for token in record["tokens"]:
         try:
@@ -167,3 +161,21 @@ def compare(
         if advance is not None:
             advance(1)
     return {"positions": len(record["tokens"]), "largest_difference": largest, "failed": failed}
+
+
+def _opened(model: ConstructedLM, record: dict[str, Any]) -> tuple[dict[str, Any], FileView]:
+    """A record with arrays for its lists, and the model's own view of the file; raises ConstructibleError where what it
+    needs is missing, of another kind, or empty."""
+    try:
+        said, ids = record["surroundings"], np.array(record["ids"], dtype=np.uint16)
+        surroundings = {
+            "states": said["states"], "state": np.array(said["state"]),
+            "reads": {name: np.array(values) for name, values in said["reads"].items()},
+        }  # fmt: skip
+        if not record["tokens"] or ids.ndim != 1 or (len(ids) and int(ids.max()) >= model.tokenizer.vocab_size):
+            raise ValueError("no position, or a token that there is not")
+        return {**record, "ids": ids, "surroundings": surroundings}, model.view(ids)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ConstructibleError(
+            f"not a whole record ({type(error).__name__}: {error}).", fix="make one with `explain --record`"
+        ) from error

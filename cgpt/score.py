@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cgpt.corpus import Corpus, SourceFile, read_corpus
+from cgpt.corpus import Corpus, SourceFile, read_corpora
 from ontology.environment import single_threaded_products, threads
 from ontology.errors import ConstructibleError
 
@@ -142,19 +142,13 @@ def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[i
 
 
 def read_paths(paths: Iterable[str], max_file_bytes: int = 1_000_000) -> Corpus:
-    """Files of several PATHs (a .py file, a folder, a Parquet file, `stdlib:held-out`) as one corpus; duplicates once.
+    """Files of several PATHs (a .py file, a folder, a Parquet file, `stdlib:held-out`) as one corpus; duplicates once,
+    and those that cannot be used listed.
 
     Raises:
         ConstructibleError: nothing in them can be used.
     """
-    files: dict[bytes, SourceFile] = {}
-    skipped: list[tuple[str, str]] = []
     names = list(paths)
-    for spec in names:
-        corpus = read_corpus(spec, max_file_bytes=max_file_bytes)
-        skipped += corpus.skipped
-        for file in corpus.files:
-            files.setdefault(file.data, file)
-    if not files:
+    if not names:
         raise ConstructibleError("no files to score.", fix="name a .py file, a folder or a Parquet file")
-    return Corpus(list(files.values()), skipped, ", ".join(names))
+    return read_corpora(names, max_file_bytes=max_file_bytes)

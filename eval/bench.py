@@ -1,4 +1,5 @@
-"""Everything that is published, made again: builds, tasks, leaderboard, report. Hours; the same command resumes.
+"""Constructed models, monoliths and tables, built and measured at each budget and seed, with leaderboard and report.
+Hours; the same command resumes.
 
     constructible eval bench --minutes 3 --seeds 3
 

@@ -139,18 +139,23 @@ def _run(path: Path, raw: str) -> Entry:
         notes.append(f"parts of {len(header['copied'])} of these files stand in its training")
     notes += ["its training data is not known"] if header["leaked"] is None else []
     notes += [model["kind"]] if model["kind"] else []
+    control = model.get("control") or ""
+    notes += [f"a control: {control}"] if control else []
     row = Row(
         model["name"] if model["seed"] is None else f"{model['name']} (seed {model['seed']})", bits["value"],
         accuracy["value"], budget["parameters"] or 0, budget["seconds"],
         bits["low"], bits["high"], accuracy["low"], accuracy["high"], budget["table_entries"], budget["peak_rss_bytes"],
         of("bytes per token")["value"], "; ".join(notes),
     )  # fmt: skip
-    kind = {"root": "monolith", "plain": "no nets", None: "other"}.get(budget["cut"], "constructed")
+    kind = "control" if control else {"root": "monolith", "plain": "no nets", None: "other"}.get(
+        budget["cut"], "constructed"
+    )  # fmt: skip
     replayed = path.with_name("replay.parquet")
     faithful = None
     if replayed.is_file():
         checked = read_header(replayed)
-        faithful = checked["figures"][checked["metrics"][0]["name"]]["value"]
+        if checked["model"]["fingerprint"] == model["fingerprint"]:  # else it is of an earlier model of this name
+            faithful = checked["figures"][checked["metrics"][0]["name"]]["value"]
     names = list(results.values)
     examples = [
         {"file": name, **{column: _short(results.values[column][i]) for column in names}}

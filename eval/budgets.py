@@ -96,7 +96,7 @@ def measured_budget(folder: Path, parameters: int, table_entries: int) -> Budget
 
 def trained_rows(folder: Path) -> float | None:
     """Examples that training saw, all jobs together: from the last line of each job in `metrics.jsonl`; 0 where nothing
-    was trained, None where there is no log."""
+    was trained, None where there is no log. Jobs of an earlier plan in the same folder do not count."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return 0.0 if (folder / "index.safetensors").is_file() and not (folder / "nets.safetensors").is_file() else None
@@ -108,7 +108,12 @@ def trained_rows(folder: Path) -> float | None:
             continue  # a killed process may leave a last line unfinished
         if {"job", "seconds", "rows_per_second"} <= row.keys():
             last[row["job"]] = row
-    return float(sum(row["rows_per_second"] * row["seconds"] for row in last.values()))
+    jobs = _json(folder / "fit.json").get("jobs") or {}
+    names = {*jobs, *(job["group"] for job in jobs.values() if "group" in job)}
+    # Jobs of a group log as "nodes (37 jobs)".
+    mine = [row for name, row in last.items() if not names or {name, name.partition(" (")[0]} & names]
+    # Logs of before had no `rows`; the product is wrong where a build was stopped and went on at another speed.
+    return float(sum(row.get("rows", row["rows_per_second"] * row["seconds"]) for row in mine))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def bench(
 @eval_.command("random-router")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--data", default="stdlib:held-out", show_default=True, help="Text whose states the questions divide.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def random_router_(out: Path, data: str, seed: int) -> None:
     """Write a router of random questions to OUT, a control to build with `cgpt build --router OUT`."""
     import numpy as np

@@ -1,4 +1,4 @@
-"""`constructible eval curve` and what measures the curves it shows."""
+"""`constructible eval curve`, `curve-code`, `curve-images` and `scale`: curves and what measures them."""
 
 from __future__ import annotations
 

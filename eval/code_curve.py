@@ -26,7 +26,7 @@ import numpy as np
 
 from cgpt import lexer, specialists
 from cgpt.baseline import Baseline, BaselineConfig, BaselineTrainer
-from cgpt.build import Recipe, build
+from cgpt.build import READS_CODE, Recipe, build
 from cgpt.corpus import Corpus, read_corpus, sample_by_hash
 from cgpt.data import TokenizedCorpus, held_out_files, training_rows, views
 from cgpt.model import HERE, ConstructedLM, load
@@ -42,7 +42,7 @@ from ontology.environment import describe, threads
 from ontology.fit import Budget
 from ontology.graph import cut as cut_of
 from ontology.graph import reads_under
-from ontology.io import make_folder, read_json, sha256_json, write_json
+from ontology.io import make_folder, read_json, sha256_file, sha256_json, write_json
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.schema import Ontology
@@ -61,7 +61,9 @@ WORDS = {
 }  # fmt: skip
 LINES = ("neural part alone", "with tables and caches")
 _SPECS = {"root": "python", "few situations": "1", "all situations": "leaves", "specialists": "leaves"}
-_NET_CODE = ("cgpt.nets", "cgpt.reads", "cgpt.data", "cgpt.baseline", "cgpt.specialists", "eval.answer_kinds")
+_NET_CODE = (
+    *READS_CODE, "cgpt.nets", "cgpt.baseline", "cgpt.specialists", "eval.answer_kinds", "eval.controls", "kernels"
+)  # fmt: skip
 # Scoring is cheap beside training: any change of what the package means scores anew, a new module included.
 _SCORE_CODE = ("cgpt", "kernels", "eval.joined", "eval.answer_kinds")
 
@@ -112,7 +114,9 @@ class Prepared:
         store = Store(settings.out / ".store")
         # Steps only say that no clock stops it: nothing is trained here.
         recipe = Recipe(cut="plain", vocab_size=settings.vocab_size)
-        build(self.train, folder, Budget(steps=1), recipe, store=store, progress=progress)
+        building = time.monotonic()
+        fitted = build(self.train, folder, Budget(steps=1), recipe, store=store, progress=progress)
+        building = time.monotonic() - building
         opened = load(folder)
         assert isinstance(opened, ConstructedLM)
         self.plain = opened
@@ -123,7 +127,8 @@ class Prepared:
         self.files = np.flatnonzero(~self.tokens.held_out).tolist()
         self.ontology = Ontology.load(HERE / "ontology.yaml")
         self._read_positions()
-        self.seconds = time.monotonic() - started
+        # Tables from the store count as when they were made, so that a study that goes on trains as long as before.
+        self.seconds = time.monotonic() - started - building + fitted.total_seconds
 
     def _read_positions(self) -> None:
         total = int((np.diff(self.tokens.offsets)[self.files] + 1).sum())
@@ -321,7 +326,8 @@ def _unit(shared: Prepared, name: str, seed: int) -> tuple[dict[str, Any], dict[
     settings = shared.settings
     folder = make_folder(settings.out / "units" / f"{name.replace(' ', '-')}-{seed}")
     amount = [settings.steps, settings.minutes]
-    key = sha256_json([shared.positions_hash(), amount, asdict(settings.shape), code_hash(*_NET_CODE)])
+    named = [sha256_file(HERE / name) for name in ("ontology.yaml", "router.py")]
+    key = sha256_json([shared.positions_hash(), amount, asdict(settings.shape), code_hash(*_NET_CODE), named])
     judged = sha256_json([key, shared.test.data_hash, meaning(*_SCORE_CODE)])
     stored = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
     if stored.get("key") != judged:
@@ -361,6 +367,8 @@ def _train(shared: Prepared, name: str, seed: int, folder: Path) -> dict[str, An
                 "positions": done * trainer.rows_per_step, "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
     shape = shared.shape_of(name, seed)
     routed = shared.trainer(name, shape, seed)
+    if left is not None:  # splitting situations is part of the cut, and of its minutes
+        left = max(1.0, left - (time.monotonic() - started))
     done = _loop(routed.set_progress, routed.step, steps, left, label, shared.progress)
     nets = routed.finish()
     facts = {"parameters": nets.parameters, "nets": len(nets.concepts) + len(nets.special_net)}

@@ -203,6 +203,7 @@ def unlike(contenders: list[Contender]) -> list[str]:
     said = []
     for board, minutes, raw in dict.fromkeys((one.board, one.minutes, one.raw) for one in contenders):
         group = [one for one in contenders if (one.board, one.minutes, one.raw) == (board, minutes, raw)]
+        version = f", {group[0].version}" if group[0].version else ""
         with_nets = {one.name: one.mean("parameters") for one in group if one.mean("parameters")}
         if with_nets and max(with_nets.values()) > 1.1 * min(with_nets.values()):
             most, least = max(with_nets, key=with_nets.__getitem__), min(with_nets, key=with_nets.__getitem__)
@@ -211,7 +212,7 @@ def unlike(contenders: list[Contender]) -> list[str]:
         for what in ("commit", "cpu"):
             values = {str(run[what]) for one in group for run in one.runs if run.get(what)}
             if len(values) > 1:
-                said.append(f"{board}, {minutes:g} min: builds of {len(values)} different {what}s")
+                said.append(f"{board}, {minutes:g} min{version}: builds of {len(values)} different {what}s")
     return said
 
 

@@ -16,7 +16,7 @@ from ontology.io import sha256_json
 
 ANSWERS = ("cgpt", "vision", "kernels", "ontology.routers", "ontology.restricted", "ontology.checker")
 """Whose code decides what a model of ours says."""
-MEASURES = ("eval.models", "eval.hugging_face", "eval.vision_models", "eval.controls")
+MEASURES = ("eval.models", "eval.hugging_face", "eval.vision_models", "eval.controls", "eval.imitations")
 _ASIDE = ("cli", "page", "cards", "report")
 """Modules whose names begin or end so only show what was worked out."""
 

@@ -104,7 +104,9 @@ class EvalModel:
         files = {
             path.relative_to(self.folder).as_posix(): sha256_file(path)
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name not in _WRITTEN_LATER
+            if path.is_file()
+            and path.name not in _WRITTEN_LATER
+            and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
         }
         return sha256_json([self.kind, files])
 

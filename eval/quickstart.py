@@ -131,7 +131,7 @@ def _report(entrants: list[_Entrant], train: Corpus, held_out: Corpus, minutes: 
     difference = paired_difference(first.score.n_correct, second.score.n_correct, first.score.n_tokens)
     return {
         "title": "A constructed model of Python code",
-        "commit": (git.get("commit") or "not from a checkout") + (" with changes" if git.get("changed") else ""),
+        "commit": git["commit"] + ("+" if git.get("changed") else "") if git.get("commit") else "–",
         "command": f"constructible eval quickstart --minutes {minutes:g}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment,

@@ -27,7 +27,8 @@ def table(results: dict[str, Any]) -> str:
         f"{to_markdown(results['leaderboard'])}\n\n"
         f"Constructed / baseline: **{comparison['ratio']:.3f}** [{low:.3f}, {high:.3f}] in bits per byte, paired by "
         "file. "
-        f"`{results['command']}` at commit `{results['commit'][:12]}`, one seed, Python "
+        f"`{results['command']}` at commit `{results['commit'][:12]}{'+' * results['commit'].endswith('+')}`, "
+        "one seed, Python "
         f"{results['environment'].get('python', '?')}, {cpu}; 95 % bootstrap intervals over {results['files']} files."
     )
 

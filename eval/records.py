@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ class Shards:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Take the rows of one example."""
         self.rows += rows
+
+    def keep(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Leave out rows that do not count here; files that are written already stay as they are."""
+        written = [row for row in self.rows[: self._written] if holds(row)]
+        self.rows = written + [row for row in self.rows[self._written :] if holds(row)]
+        self._written = len(written)
 
     def flush(self) -> None:
         """Write what is new."""

@@ -57,18 +57,23 @@ def run(
     loaded = {task.name: _examples(task, options, progress) for task in tasks}
     if without_known:
         loaded = _without_known(loaded, specs, options, progress)
+    for spec in specs:  # all of them before the first is measured, which may take hours
+        _require_abilities(open_model(spec), tasks)
     paths = []
     for spec in specs:
         model = open_model(spec)
         for task in tasks:
-            if missing := sorted(task.needs - model.abilities):
-                raise UsageError(
-                    f"{model.name!r} cannot do what the task {task.name!r} needs ({', '.join(missing)}).",
-                    fix="leave out the task or the model", file=spec.folder,
-                )  # fmt: skip
-        for task in tasks:
             paths.append(_run_one(model, task, loaded[task.name], options, out, command, progress))
     return paths
+
+
+def _require_abilities(model: EvalModel, tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        if missing := sorted(task.needs - model.abilities):
+            raise UsageError(
+                f"{model.name!r} cannot do what the task {task.name!r} needs ({', '.join(missing)}).",
+                fix="leave out the task or the model", file=model.folder,
+            )  # fmt: skip
 
 
 def result_path(out: Path, name: str, seed: int | None, task: str) -> Path:
@@ -134,6 +139,7 @@ def _known_to(model: EvalModel, train: str | None) -> Known | None:
     files = model.training_files
     if files is None:
         return None
+    inferred = train is None
     if train is None:
         config = model.folder / "config.json"
         name = str((read_json(config).get("corpus") or {}).get("name") or "") if config.is_file() else ""
@@ -145,6 +151,8 @@ def _known_to(model: EvalModel, train: str | None) -> Known | None:
     if key not in _KNOWN:
         mine = [file for file in read_corpus(corpus).files if file.fingerprint in files]
         if missing := len(files - {file.fingerprint for file in mine}):
+            if inferred:  # the library of another Python: nobody said that it was this one
+                return None
             raise UsageError(
                 f"{model.name!r} was not built from the corpus given with --train: {missing} of its {len(files)} "
                 "files are not there.", fix="give the corpus it was built from", file=train,
@@ -194,18 +202,18 @@ def _run_one(
     if path.is_file():
         header = read_header(path)
         told = header.get("copied") is not None or copied is None
-        if header["key"] == key and header["examples_hash"] == examples_hash and told:
+        # Figures come last: without them the run was stopped while it worked them out.
+        if header["key"] == key and header["examples_hash"] == examples_hash and told and "figures" in header:
             progress.note(f"{label}: done already")
             return path
         if header["key"] == key:
-            shards.add(_stored_rows(path, task))
+            known = shards.done  # a run that was stopped has taken them over already
+            shards.add([row for row in _stored_rows(path, task) if row["example"] not in known])
         else:
             progress.note(f"{label}: model, task or code changed since; measured again")
     wanted = {example.id: example for example in examples}
     # A row counts only for the bytes it was measured on.
-    shards.rows = [
-        row for row in shards.rows if row["example"] in wanted and row["sha256"] == wanted[row["example"]].sha256
-    ]
+    shards.keep(lambda row: row["example"] in wanted and row["sha256"] == wanted[row["example"]].sha256)
     left = [example for example in examples if example.id not in shards.done]
     if len(left) < len(examples):
         progress.note(f"{label}: {len(examples) - len(left)} of {len(examples)} examples are measured already")

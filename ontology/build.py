@@ -44,7 +44,8 @@ def plan(track: FittableTrack, cut: Cut, *, seed: int = 0, options: NetOptions |
         }  # fmt: skip
         place = f"modules/{name}"
         if isinstance(module, NetModule):
-            parts |= {"rows_per_module": options.rows_per_module, "learning_rate": options.learning_rate}
+            parts |= {"rows_per_module": options.rows_per_module, "learning_rate": options.learning_rate,
+                      "trainer": code_hash("ontology.nets", "ontology.training")}  # fmt: skip
             group = f"nets {store_key(shape=list(module.shape))[:8]}"
             jobs.append(Job(name, parts, run_together, kind="net", place=place, group=group))
         else:

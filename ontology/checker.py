@@ -291,7 +291,7 @@ class _Checker:
         if isinstance(value, str):
             return _Name(frozenset((value,)))
         if isinstance(value, int | float):
-            if not math.isfinite(value) or abs(value) > MAX_CONSTANT:
+            if abs(value) > MAX_CONSTANT or not math.isfinite(value):
                 raise self.refuse(node, f"a number above {MAX_CONSTANT:.0e}.", "use a smaller one")
             return _Number(abs(float(value)))
         raise self.refuse(node, f"the constant {value!r} is not allowed.", "use names, numbers, True and False")

@@ -39,8 +39,16 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Look at everything and return what was found."""
-    return [finding for look in LOOKS for finding in look()]
+    """Look at everything and return what was found; what needs a package that is missing says so."""
+    found: list[Finding] = []
+    for look in LOOKS:
+        try:
+            found += look()
+        except ImportError as error:
+            name = look.__name__.removeprefix("look_at_")
+            missing = error.name or str(error)
+            found.append(Finding(name, "bad", f"{missing!r} cannot be imported", f"pip install {DISTRIBUTION}"))
+    return found
 
 
 def look_at_python() -> list[Finding]:

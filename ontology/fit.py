@@ -394,7 +394,14 @@ class _Run:
             self.out / "fit.json",
             {
                 "format": FORMAT,
-                "jobs": {job.name: {"key": self.keys[job.name], "kind": job.kind} for job in self.jobs},
+                "jobs": {
+                    job.name: {
+                        "key": self.keys[job.name],
+                        "kind": job.kind,
+                        **({"group": job.group} if job.group else {}),
+                    }
+                    for job in self.jobs
+                },
                 "files": dict(sorted({**dict.fromkeys(more or (), ""), **self.files}.items())),
             },
         )

@@ -150,17 +150,18 @@ def load_tensors(path: str | Path) -> dict[str, np.ndarray]:
         mapped = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
         header_bytes = int(mapped[:8].view("<u8")[0])
         header = json.loads(bytes(mapped[8 : 8 + header_bytes]))
+        tensors = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
+                dtype = np.dtype(_DTYPES[entry["dtype"]])
+                tensors[name] = mapped[begin:end].view(dtype).reshape(entry["shape"])
     except FileNotFoundError as error:
         raise ConstructibleError("no such file.", fix="build the model again", file=path) from error
-    except (ValueError, IndexError) as error:
-        raise ConstructibleError("not a safetensors file.", fix="build the model again", file=path) from error
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
-        tensors[name] = mapped[begin:end].view(dtype).reshape(entry["shape"])
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ConstructibleError(
+            "not a safetensors file, or not all of one.", fix="build the model again", file=path
+        ) from error
     return tensors
 
 

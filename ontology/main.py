@@ -79,6 +79,9 @@ def run(group: click.Command, arguments: Sequence[str] | None = None) -> int:
     except ConstructibleError as error:
         return _report(str(error), error.exit_code)
     except click.ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click from 8.2 on: the message is the whole help
+            click.echo(error.format_message())
+            return EXIT_USAGE
         where = f" (see `{error.ctx.command_path} --help`)" if getattr(error, "ctx", None) else ""  # type: ignore[attr-defined]
         return _report(error.format_message() + where, EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):

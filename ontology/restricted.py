@@ -113,6 +113,16 @@ class Checked:
         The trace callable gets the line of each statement taken; for an `if` the line when its test held, and minus
         the line when it did not.
         """
+        try:
+            code = self._code(trace)
+        except (RecursionError, MemoryError) as error:
+            raise RestrictedError("the function is too long.", fix="split the router", file=self.file) from error
+        space: dict[str, Any] = {"__builtins__": {}}
+        space.update({name: helper.function for name, helper in self.helpers.items()})
+        exec(code, space)  # checked above: no attribute, no import, no builtin can be reached
+        return space["compiled"]
+
+    def _code(self, trace: bool) -> CodeType:
         body = _Rewrite(self, trace).block(self.node.body)
         arguments = ast.arguments(
             posonlyargs=[],
@@ -125,14 +135,7 @@ class Checked:
         if hasattr(ast, "TypeAlias"):  # the field exists from Python 3.12 on
             function.type_params = []  # type: ignore[attr-defined]
         module = ast.fix_missing_locations(ast.Module(body=[ast.copy_location(function, self.node)], type_ignores=[]))
-        try:
-            code: CodeType = compile(module, self.file, "exec", dont_inherit=True)
-        except (RecursionError, MemoryError) as error:
-            raise RestrictedError("the function is too long.", fix="split the router", file=self.file) from error
-        space: dict[str, Any] = {"__builtins__": {}}
-        space.update({name: helper.function for name, helper in self.helpers.items()})
-        exec(code, space)  # checked above: no attribute, no import, no builtin can be reached
-        return space["compiled"]
+        return compile(module, self.file, "exec", dont_inherit=True)
 
     @property
     def return_lines(self) -> dict[str, int]:

@@ -118,7 +118,8 @@ def train(
                         f"the loss of {context.name!r} is {mean} at step {index}.", fix="use a lower learning rate"
                     )
                 rate = rows_per_step * (index - first_index) / max(1e-9, now - started)
-                context.log(step=index, loss=mean, seconds=round(used + elapsed, 2), rows_per_second=round(rate))
+                context.log(step=index, loss=mean, seconds=round(used + elapsed, 2), rows_per_second=round(rate),
+                            rows=index * rows_per_step)  # fmt: skip
                 losses.append((index, mean))
                 if left is None and steps is not None and index > first_index:
                     left = (steps - index) * elapsed / (index - first_index)

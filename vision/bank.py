@@ -73,6 +73,12 @@ def primitives(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return out
 
 
+def in_blocks(pixels: npt.NDArray[np.uint8], block: int = 500) -> npt.NDArray[np.uint8]:
+    """`primitives` of pictures that may be memory-mapped, so many read at a time."""
+    parts = [primitives(np.array(pixels[i : i + block])) for i in range(0, len(pixels), block)]
+    return np.concatenate(parts) if parts else np.zeros((0, len(CHANNELS), GRID, GRID), dtype=np.uint8)
+
+
 def flip_order() -> npt.NDArray[np.int64]:
     """For each channel, the channel that a mirrored picture has in its place (edges change their direction)."""
     order = np.arange(len(CHANNELS))

@@ -84,6 +84,8 @@ def choose_classes(asked: str, available: Sequence[str], seed: int) -> tuple[str
         UsageError: an unknown class, fewer than two, or a draw of more than there are.
     """
     if asked == "all":
+        if len(available) < 2:
+            raise UsageError(f"the data have {len(available)} class(es).", fix="a model tells at least two apart")
         return tuple(available)
     if asked.startswith("random:"):
         number = asked.removeprefix("random:")
@@ -143,7 +145,7 @@ class Plan:
 
     def __init__(self, images: ImageSet, library: Library, recipe: Recipe) -> None:
         self.recipe, self.library = recipe, library
-        unknown = [name for name in images.classes if name not in library.classes]
+        unknown = [name for name in images.classes if not library.has(name)]
         if missing := [name for name in recipe.classes if name in unknown]:
             raise ConstructibleError(
                 f"the ontology {library.name!r} does not describe the class {missing[0]!r}.",
@@ -159,12 +161,15 @@ class Plan:
         self.labels = renumber[images.labels[self.rows]]
         self.own = [self.known.index(name) for name in recipe.classes]
         self.favoured: list[int] = [] if recipe.shared else self.own
+        self._concepts = {label: concept_name(library.entry(label).name) for label in self.known}
         self.ontology: Ontology = to_ontology(library, recipe.classes)
         self.cut: Cut = cut(self.ontology, CUTS.get(recipe.cut, recipe.cut))
         self.is_root = self.cut.concepts == (self.ontology.root,)
         self.learn, self.held = split_rows(self.labels, recipe.seed)
         # What nodes are calibrated and rules fitted on: all held out of the own classes, a few of each other class.
         self.fitted = self.held[some_others(self.labels[self.held], self.own)]
+        # A shared node must come out the same whichever model asks for it first.
+        self.calibrated = self.held if recipe.shared or not self.cut.nets else self.fitted
         self.truth: dict[str, npt.NDArray[np.int8]] = {}
         if not self.is_root:
             for name in self.cut.concepts:
@@ -189,7 +194,7 @@ class Plan:
             column = table[:, features.index(name)] if name in features else np.zeros(len(self.known), np.int8)
             few = min((column == 1).sum(), (column == 0).sum()) < minimum
             return np.full(len(self.known), -1, np.int8) if few else column
-        by_concept = {concept_name(label): i for i, label in enumerate(self.known)}
+        by_concept = {self._concepts[label]: i for i, label in enumerate(self.known)}
         if name in by_concept:
             column = np.zeros(len(self.known), np.int8)
             column[by_concept[name]] = 1
@@ -198,7 +203,7 @@ class Plan:
         below = [features.index(child) for child in self.ontology[name].children if child in features]
         part = table[:, below]
         column = np.where((part == 1).all(1), 1, np.where((part == 0).any(1), 0, -1)).astype(np.int8)
-        owner = next(c for c in self.recipe.classes if name.startswith(f"{concept_name(c)}_"))
+        owner = next(c for c in self.recipe.classes if name in self.ontology[self._concepts[c]].children)
         column[self.known.index(owner)] = 1
         return column
 
@@ -208,7 +213,7 @@ class Plan:
         if name in self.library.features:
             return self._of_scale(self._scale(name), self.hidden)
         below = [self.library.features[f] for f in self.ontology.names if f in self.library.features]
-        is_class = name in {concept_name(label) for label in recipe.classes}
+        is_class = name in {self._concepts[label] for label in recipe.classes}
         scale = 1.0 if is_class else max(
             [self.library.features[c].scale for c in self.ontology[name].children] or [f.scale for f in below]
         )  # fmt: skip
@@ -230,7 +235,8 @@ class Plan:
         recipe = self.recipe
         features, table = self.library.table(self.known)
         own = [self.known.index(name) for name in recipe.classes]
-        used = [f for f, column in zip(features, table.T, strict=True) if (column[own] == 1).any()]
+        used = [f for f, column in zip(features, table.T, strict=True)
+                if (column[own] == 1).any() and {0, 1} <= set(self._truth(f).tolist())]  # fmt: skip
         return sum(self._of_scale(self._scale(name), self.hidden).parameters for name in used)
 
     def trained_parameters(self) -> int:
@@ -269,8 +275,10 @@ class Plan:
         # One object: the engine wants all members of a group to share it.
         run_nodes = self.run_nodes if self.cut.nets else self.run_plain
         code = code_hash(*(NODE_CODE if self.cut.nets else _PLAIN_CODE))
+        rows = sha256_json([self.learn.tolist(), self.calibrated.tolist()])
+        data_of_nodes = {**data, "rows": rows, "code": code}
         nodes = [
-            Job(f"node-{name}", {**data, "spec": self._spec(name), "code": code}, run_nodes, ("primitives",),
+            Job(f"node-{name}", {**data_of_nodes, "spec": self._spec(name)}, run_nodes, ("primitives",),
                 kind="net" if self.cut.nets else "plain", place=f"nodes/{name}", group="nodes")
             for name in self.truth
         ]  # fmt: skip
@@ -342,8 +350,7 @@ class Plan:
         train(trainer, context)
         nodes = trainer.finish()
         table = np.stack([plan.truth for plan in plans], axis=1)
-        # A shared node must come out the same whichever model asks for it first.
-        rows = self.held if self.recipe.shared else self.fitted
+        rows = self.calibrated
         good, bad = calibrated(nodes, table, NodeBank(nodes).pooled(maps[rows]), self.labels[rows])
         self._keep(context, good, bad)
 
@@ -356,8 +363,8 @@ class Plan:
         with context.progress.task("plain code"):
             read, shapes = readings(maps, self.learn), [PlainShape(self._scale(name)) for name in names]
             nodes = fit_plain(names, shapes, table, read, self.labels[self.learn], questions)
-            held = NodeBank(nodes).pooled(maps[self.held])
-        good, bad = calibrated(nodes, table, held, self.labels[self.held])
+            pooled = NodeBank(nodes).pooled(maps[self.calibrated])
+        good, bad = calibrated(nodes, table, pooled, self.labels[self.calibrated])
         self._keep(context, good, bad)
 
     def _keep(self, context: JobContext, good: Sequence[AnyNode], bad: Sequence[AnyNode]) -> None:
@@ -388,7 +395,7 @@ class Plan:
         self._check_replay(rules, seen, names)
         mine = np.isin(labels, self.own)
         own_labels = np.array([self.own.index(label) for label in labels[mine]], dtype=np.int64)
-        context.log(held_out_accuracy=accuracy(rules.values(seen[mine], names), own_labels))
+        context.log(accuracy_where_fitted=accuracy(rules.values(seen[mine], names), own_labels))
         rows = self.rows[self.fitted[mine]]
         pixels = np.array(self.images.pixels[rows])
         save_tensors(
@@ -447,7 +454,8 @@ class Plan:
         write_text(
             context.folder / "ontology.yaml", yaml.safe_dump(library_dict(self.library), sort_keys=False, width=110)
         )
-        write_text(context.folder / "README.md", _readme(self._config(), len(self.truth)))
+        kept = 0 if self.is_root else len(read_json(context.inputs["rules"] / "concepts.json")["concepts"])
+        write_text(context.folder / "README.md", _readme(self._config(), kept))
 
 
 def plan_of(config: Mapping[str, Any], images: ImageSet, library: Library) -> Plan:
@@ -473,11 +481,6 @@ def library_dict(library: Library) -> dict[str, Any]:
     features = [f.model_dump(mode="json", exclude_defaults=True) for f in library.features.values()]
     classes = [c.model_dump(mode="json", exclude_defaults=True) for c in library.classes.values()]
     return {"name": library.name, "version": library.version, "features": features, "classes": classes}
-
-
-def rejected(folder: str | Path) -> list[str]:
-    """Names of concepts whose nodes were left out of a model."""
-    return list(read_json(Path(folder) / "concepts.json")["left_out"])
 
 
 def _readme(config: dict[str, Any], n_nodes: int) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vision.bank import CHANNELS, primitives
+from vision.bank import CHANNELS, in_blocks, primitives
 from vision.data import ImageSet
 from vision.explain_page import data_url, heat, render
+from vision.fidelity_metrics import spread
 from vision.model import Constructed
 from vision.nodes import Node, NodeBank
 from vision.plain import PlainNode
@@ -34,7 +35,7 @@ def render_cards(
         fidelity: what `vision.fidelity` wrote, where there is one.
         made_by_steps: steps of the picture made for each node (see `vision.visualise`); 0 makes none.
     """
-    maps = np.concatenate([primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)])
+    maps = in_blocks(images.pixels)
     scores = model.bank.scores(maps)
     made = visualise(model.bank.nodes, steps=made_by_steps) if made_by_steps else None
     cards = []
@@ -71,7 +72,8 @@ def _card(
     evidence = _probability(bank.maps(maps[shown])[:, 0], node)
     said = model.concepts[node.name]
     true_rows = np.flatnonzero(np.isin(images.labels, [images.classes.index(c) for c in said["true_of"]
-                                                       if c in images.classes]))[:200]  # fmt: skip
+                                                       if c in images.classes]))  # fmt: skip
+    true_rows = spread(true_rows, 200)
     mean = _probability(bank.maps(maps[true_rows])[:, 0], node).mean(0) if len(true_rows) else np.zeros((16, 16))
     flat = np.full((96, 96, 3), 205, dtype=np.uint8)
     figures = []

@@ -33,7 +33,7 @@ for _command in (ontology, fidelity, probe, replay, track, study):
 @click.argument("data")
 @click.option("--classes", default="random:5", show_default=True, help="a,b,c or random:N or all.")
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the model.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--minutes", type=float, help="Wall-clock budget from photographs to the last artefact (default: 5).")
 @click.option("--steps", type=int, help="Training steps instead of minutes: the result repeats bit for bit.")
 @click.option("--cut", default="leaves", show_default=True,
@@ -161,16 +161,15 @@ def predict(
     if as_json:
         rows = [item.as_json() for item in found]
         click.echo(json.dumps({"predictions": rows, "explanations": [r.as_json() for r in records]}, indent=1))
-        return
     by_path = {record.path: record for record in records}
-    for item in found:
+    for item in found if not as_json else ():
         if item.pixels is None:
             click.echo(f"{item.path}: left out ({item.problem})")
             continue
         click.echo(f"{item.path}: {item.label}  {max(item.shares):.0%}")
         for line in by_path[item.path].lines() if item.path in by_path and explain else ():
             click.echo(f"    {line}")
-    if html is not None:
+    if html is not None and not as_json:
         click.echo(str(html))
     if all(item.pixels is None for item in found):
         from ontology.errors import ConstructibleError
@@ -219,8 +218,8 @@ def find_library(data: str, images: ImageSet, given: Path | None) -> Library:
     if (Path(data) / "ontology.yaml").is_file():
         return Library.load(Path(data) / "ontology.yaml")
     curated = [load_library(dataset=name) for name in DATASETS]
-    best = max(curated, key=lambda library: sum(name in library.classes for name in images.classes))
-    if not any(name in best.classes for name in images.classes):
+    best = max(curated, key=lambda library: sum(library.has(name) for name in images.classes))
+    if not any(best.has(name) for name in images.classes):
         raise UsageError(
             f"no curated ontology describes the classes of {data} ({', '.join(images.classes[:3])} ...).",
             fix="draft one with `constructible vision ontology draft`, then give it with --ontology",

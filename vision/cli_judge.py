@@ -1,4 +1,5 @@
-"""`constructible vision fidelity | cards | track`: judge nodes, show them, run the whole track."""
+"""`constructible vision fidelity | probe | replay | track | study`: judge nodes, check predictions, run the whole track
+and the studies."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     import numpy as np
 
     from ontology.errors import UsageError
-    from vision.bank import primitives
+    from vision.bank import in_blocks
     from vision.data import read_images
     from vision.fidelity import as_json_values
     from vision.leakage import leakage
@@ -94,13 +95,13 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     images = read_images(data, "validation", size=opened.size)
     classes = [name for name in images.classes if name in opened.config["trained_on"]]
     place = {name: i for i, name in enumerate(classes)}
-    labels = np.array([place.get(name, -1) for name in images.classes])[images.labels]
+    labels = images.labels_in(classes)
     names = list(opened.bank.names)
     truth = np.zeros((len(classes), len(names)), dtype=np.int8)
     for i, name in enumerate(names):
         truth[[place[c] for c in opened.concepts[name]["true_of"] if c in place], i] = 1
         truth[[place[c] for c in opened.concepts[name]["unclear_of"] if c in place], i] = -1
-    maps = np.concatenate([primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)])
+    maps = in_blocks(images.pixels)
     pooled = opened.bank.pooled(maps)
     chance = random_nodes(opened.bank.nodes, n_random).pooled(maps)
     return as_json_values(
@@ -165,13 +166,15 @@ def overlap_text(said: dict[str, Any]) -> str:
 @click.argument("data", default="")
 @click.option("--out", type=_FOLDER, default=Path("runs/vision"), show_default=True)
 @click.option("--classes", default="random:5", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--minutes", type=float, help="Budget of each model (default: 5); twice as much for judging nodes.")
 @click.option("--steps", type=int, help="Training steps of each model instead of minutes.")
 @click.option("--cuts", default="leaves,root", show_default=True, help="Models to compare.")
+@click.option("--ontology", "ontology_file", type=_FOLDER, help="Your own concepts (YAML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON.")
 def track(
-    data: str, out: Path, classes: str, seed: int, minutes: float | None, steps: int | None, cuts: str, as_json: bool
+    data: str, out: Path, classes: str, seed: int, minutes: float | None, steps: int | None, cuts: str,
+    ontology_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """The whole track: build, compare, judge, show. DATA: what $CONSTRUCTIBLE_DATA has, else part-world."""
     from ontology.fit import Budget
@@ -180,10 +183,11 @@ def track(
 
     budget = Budget(steps=steps, minutes=5.0 if minutes is None and steps is None else minutes)
     chosen = tuple(cut.strip() for cut in cuts.split(",") if cut.strip())
-    board = run_track(data or None, out, classes, seed, budget, chosen, Progress())
+    board = run_track(data or None, out, classes, seed, budget, chosen, Progress(), ontology_file)
     click.echo(json.dumps(board, indent=1) if as_json else (out / "leaderboard.md").read_text(encoding="utf-8"))
     if not as_json:
-        click.echo(f"{out / 'report.html'}, {out / 'leaves' / 'fidelity' / 'cards.html'}")
+        cards = out / chosen[0] / "fidelity" / "cards.html"
+        click.echo(f"{out / 'report.html'}{f', {cards}' if cards.exists() else ''}")
 
 
 @click.command()
@@ -195,12 +199,13 @@ def track(
 @click.option("--minutes", type=float, help="Budget of each model (default: 5).")
 @click.option("--steps", type=int, help="Training steps of each model instead of minutes.")
 @click.option("--only", default="", help="Rows of `cuts` to build, for example root,leaves-own (default: all).")
+@click.option("--ontology", "ontology_file", type=_FOLDER, help="Your own concepts (YAML).")
 @click.option("--choosing", is_flag=True,
               help="Judge on training photographs left out of learning, not on validation photographs.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True)
 def study(
     which: str, data: str, out: Path, classes: str, draws: str, minutes: float | None, steps: int | None, only: str,
-    choosing: bool, as_json: bool,
+    ontology_file: Path | None, choosing: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Settle a question by measurement: pooling, cuts, controls, fidelity (do nodes do what they are named for, over
     draws), growth (new classes by rule alone, few photographs), together (nodes trained through a fixed composition, or
@@ -215,7 +220,7 @@ def study(
         raise UsageError(f"{draws!r} are no seeds.", fix="give numbers, for example --draws 0,1,2")
     budget = Budget(steps=steps, minutes=5.0 if minutes is None and steps is None else minutes)
     made = run_study(which, data, out, classes, [int(text) for text in seeds], budget, Progress(),
-                     [name.strip() for name in only.split(",") if name.strip()], choosing)  # fmt: skip
+                     [name.strip() for name in only.split(",") if name.strip()], choosing, ontology_file)  # fmt: skip
     click.echo(json.dumps(made, indent=1) if as_json else (out / "study.md").read_text(encoding="utf-8"))
 
 

@@ -239,17 +239,10 @@ def _separable(library: Library, names: tuple[str, ...], table: np.ndarray, few:
 
 
 def _labels(path: Path) -> set[str]:
-    """The labels of a data set: the label columns of a Parquet file, or the subfolders of an image folder."""
-    if path.is_dir():
-        labels = {each.name for each in path.iterdir() if each.is_dir()}
-    elif path.suffix == ".parquet" and path.exists():
-        import pyarrow.parquet as pq
+    """The labels of a data set, as `build` reads them."""
+    from vision.data import list_classes
 
-        columns = [name for name in _IMAGE_COLUMNS if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=columns)
-        labels = {str(value) for name in columns for value in table[name].unique().to_pylist()}
-    else:
-        raise UsageError(f"{path} is neither a Parquet file nor a folder.", fix="give one of these")
+    labels = set(list_classes(str(path)))
     if not labels:
         raise ConstructibleError("has no labels.", fix="give a column `name` or `label`, or subfolders", file=path)
     return labels

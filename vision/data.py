@@ -39,6 +39,8 @@ FINGERPRINT_SIDE = 64
 """Photographs are told apart by their pixels at this side, whatever side they are read at."""
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm".split())
 PART_WORLD = re.compile(r"part-world(?::(\d+))?")
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held."""
 
 _SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 _COLUMNS = {
@@ -90,6 +92,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def labels_in(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The class of each photograph as its place among these names, -1 where it is none of them, int64 [n]."""
+        place = {name: i for i, name in enumerate(classes)}
+        return np.array([place.get(name, -1) for name in self.classes], dtype=np.int64)[self.labels]
 
     @property
     def size(self) -> int:
@@ -212,7 +219,7 @@ def decode(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[float, 
                 raise ConstructibleError(f"{width} x {height} pixels is too narrow.", fix="crop it")
             if min(width, height) > 4 * size:
                 opened.draft("RGB" if opened.mode != "CMYK" else "CMYK", (2 * size, 2 * size))  # JPEG: decode less
-            rgb = _to_rgb(opened, image_module)
+            rgb = _to_rgb(_upright(opened), image_module)
     except ConstructibleError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for broken files
@@ -225,6 +232,17 @@ def decode(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[float, 
     left, top = (rgb.width - size) // 2, (rgb.height - size) // 2
     rgb = rgb.crop((left, top, left + size, top + size))
     return np.asarray(rgb, dtype=np.uint8), (size / min(width, height), float(left), float(top))
+
+
+def _upright(opened: Any) -> Any:
+    """A camera's picture turned as its EXIF data say; as it is where they say nothing."""
+    from PIL import ImageOps
+
+    try:
+        turned = opened.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # broken EXIF data do not make a picture unusable
+        turned = False
+    return ImageOps.exif_transpose(opened) if turned else opened
 
 
 def _to_rgb(opened: Any, image_module: Any) -> Any:
@@ -280,13 +298,15 @@ def pictures(source: str, split: Split, *, names_only: bool = False) -> Iterator
 
 
 def _parquet_files(path: Path, split: Split) -> tuple[list[Path], bool]:
-    """Parquet files of a split in a folder, and whether the folder itself says which are of the split."""
+    """Parquet files of a split in a folder, and whether the folder itself says which are of the split; where it has
+    none to validate on, or nothing else, a share of each file's photographs is held out."""
     files = sorted(path.glob("*.parquet")) + sorted(path.glob("data/*.parquet"))
-    own = [file for file in files if file.name.startswith(_SPLIT_FOLDERS[split])]
-    other = [file for file in files if file.name.startswith(_SPLIT_FOLDERS["train"])]
-    if files and not own and other and split == "validation":
-        return other, False  # only a training file: hold a share of it out
-    return (own, len(other) < len(files)) if own else (files, False)
+    named = {side: [f for f in files if re.match(f"(?:{'|'.join(names)})(?![a-z])", f.name)]
+             for side, names in _SPLIT_FOLDERS.items()}  # fmt: skip
+    train = named["train"] or [file for file in files if file not in named["validation"]]
+    if train and named["validation"]:
+        return (train if split == "train" else named["validation"]), True
+    return train or files, False
 
 
 def _in_split(data: bytes, split: Split) -> bool:
@@ -360,18 +380,19 @@ def _picture(image: Any, path: str, label: str | None, box: Any = None) -> Pictu
     elif image is not None:
         problem = f"holds {type(image).__name__} where bytes are expected"
     corners = None
-    if box is not None and len(box) == 4:
+    if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
         x0, y0, x1, y1 = map(float, box)
-        corners = (x0, y0, x1, y1)
+        if x0 <= x1 and y0 <= y1:  # false for what is not a number, and for most boxes of corner and size
+            corners = (x0, y0, x1, y1)
     return Picture(path, data, label, corners, problem)
 
 
 def _from_folder(path: Path, split: Split, names_only: bool) -> Iterator[Picture]:
-    sides = {side: next((path / n for n in names if (path / n).is_dir()), None)
+    sides = {side: next((path / n for n in names if _folders(path / n)), None)
              for side, names in _SPLIT_FOLDERS.items()}  # fmt: skip
     base = sides[split] or sides["train"] or path
-    own = sides[split] is not None and sides["train"] is not None
-    labels = sorted(folder for folder in base.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    own = sides["validation"] is not None
+    labels = [folder for folder in _folders(base) if folder not in sides.values()]
     if not labels:
         raise UsageError(
             f"{base} holds no folders of classes.", fix="make one folder per class, with its photographs in it"
@@ -396,19 +417,32 @@ def _from_folder(path: Path, split: Split, names_only: bool) -> Iterator[Picture
                     yield Picture(name, data, folder.name)
 
 
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, hidden ones left out; none where there is no such folder."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")) if path.is_dir() else []
+
+
+def _hub_split(source: str, names: Sequence[str]) -> Any:
+    """The first of these splits that a hub dataset has, streamed; None where it has none."""
+    from datasets import load_dataset
+
+    for name in names:
+        try:
+            return load_dataset(source, split=name, streaming=True)
+        except ValueError as error:
+            if "split" not in str(error).lower():
+                raise
+    return None
+
+
 def _from_hub(source: str, split: Split, names_only: bool) -> Iterator[Picture]:
     """Stream a hub dataset; its own decoder is switched off, so that broken pictures are counted, not fatal."""
-    from datasets import Image, load_dataset
+    from datasets import Image
 
     try:
-        streamed: Any = None
-        for name in (*_SPLIT_FOLDERS[split], *(() if split == "train" else ("train",))):
-            try:
-                streamed = load_dataset(source, split=name, streaming=True)
-                break
-            except ValueError as error:
-                if "split" not in str(error).lower():
-                    raise
+        validation = _hub_split(source, _SPLIT_FOLDERS["validation"])
+        own = validation is not None
+        streamed = validation if own and split == "validation" else _hub_split(source, _SPLIT_FOLDERS["train"])
         if streamed is None:
             raise ConstructibleError(f"the dataset {source!r} has no {split} split.", fix="use another")
     except ConstructibleError:
@@ -429,9 +463,13 @@ def _from_hub(source: str, split: Split, names_only: bool) -> Iterator[Picture]:
         yield from (Picture(name, None, name.split(",")[0].strip()) for name in names)
         return
     streamed = streamed.cast_column(columns["image"], Image(decode=False))
-    for row, item in enumerate(streamed.take(HUB_LIMIT)):
-        label = _label(item[columns["label"]], names)
-        yield _picture(item[columns["image"]], f"{source}#{row}", label)
+    items = (
+        _picture(item[columns["image"]], f"{source}#{row}", _label(item[columns["label"]], names))
+        if row < HUB_LIMIT
+        else Picture(f"{source}#{row}", None, None, problem=f"only the first {HUB_LIMIT:,} rows are read")
+        for row, item in enumerate(streamed.take(HUB_LIMIT + 1))
+    )
+    yield from _split(items, split, own=own, names_only=names_only)
 
 
 def _fingerprint(source: str, split: Split) -> Any:
@@ -465,7 +503,7 @@ def _decode(
             for item in pictures(source, split):
                 label = item.label
                 if label is None:
-                    skipped.append((item.path, "no label, or one without a name"))
+                    skipped.append((item.path, item.problem or "no label, or one without a name"))
                     continue
                 if (classes is not None and label not in classes) or (limit is not None and counts[label] >= limit):
                     continue

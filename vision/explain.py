@@ -61,7 +61,6 @@ class Explanation:
 
     path: str
     prediction: Prediction
-    classes: tuple[str, ...]
     terms: tuple[dict[str, Any], ...]
     rivals: tuple[dict[str, Any], ...]
     maps: dict[str, npt.NDArray[np.float32]]
@@ -132,7 +131,7 @@ def explain_picture(model: Constructed, said: Prediction, *, n_nearest: int = 4)
     """
     if said.pixels is None:
         raise ConstructibleError(f"{said.path}: {said.problem}", fix="give a picture that can be read")
-    order = np.argsort(said.values)[::-1]
+    order = np.argsort(-np.array(said.values), kind="stable")  # of equals the first, as in the answer
     winner = int(order[0])
     terms = _terms(model, said, model.rules.rules[winner])
     rivals = []
@@ -151,14 +150,19 @@ def explain_picture(model: Constructed, said: Prediction, *, n_nearest: int = 4)
             np.float32
         )
     return Explanation(
-        said.path, said, model.classes, tuple(terms), tuple(rivals), maps, _nearest(model, said, winner, n_nearest),
+        said.path, said, tuple(terms), tuple(rivals), maps, _nearest(model, said, winner, n_nearest),
         model.rules.rules[winner].source,
     )  # fmt: skip
 
 
+def as_rules_see(model: Constructed, scores: Mapping[str, float]) -> dict[str, float]:
+    """Concept scores as the model's rules take them: as they are, or 0 and 1."""
+    return {name: float(score >= 0.5) if model.mode == "hard" else score for name, score in scores.items()}
+
+
 def _terms(model: Constructed, said: Prediction, rule: Rule) -> list[dict[str, Any]]:
     """Each concept of a rule: what it adds compared with its worst value, and the answer at that value."""
-    seen = said.scores if model.mode == "soft" else {k: float(v >= 0.5) for k, v in said.scores.items()}
+    seen = as_rules_see(model, said.scores)
     value = rule.value(seen)
     terms = []
     for name in rule.concepts:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vision.explain import Explanation
+from vision.explain import Explanation, as_rules_see
 from vision.model import Constructed
 
 _FOLDER = Path(__file__).parent / "page"
@@ -76,7 +76,7 @@ def _picture(model: Constructed, record: Explanation) -> dict[str, Any]:
              "counterfactual": f"{change} it: {term['then_label']} {term['then_share']:.0%}"
              + (" (score set by hand)" if term["set_by_hand"] else "")}
         )  # fmt: skip
-    order = np.argsort(said.values)[::-1]
+    order = np.argsort(-np.array(said.values), kind="stable")
     rivals = [
         {"name": r["class"], "why": f"lacks {', '.join(n.replace('_', ' ') for n in r['lacks'])}" if r["lacks"]
          else f"scores {r['value']:.2f}"}
@@ -87,7 +87,7 @@ def _picture(model: Constructed, record: Explanation) -> dict[str, Any]:
         "image": data_url(said.pixels), "terms": terms, "rivals": rivals,
         "classes": [{"name": model.classes[c], "value": f"{said.values[c]:+.2f}",
                      "percent": round(100 * said.shares[c])} for c in order],
-        "rule": fill_rule(record.rule, said.scores),
+        "rule": fill_rule(record.rule, as_rules_see(model, said.scores)),
         "nearest": [{"image": data_url(np.array(model.evidence.pixels[i])), "path": model.evidence.paths[i],
                      "distance": f"{d:.2f} apart"} for i, d in record.nearest],
     }  # fmt: skip

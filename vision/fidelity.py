@@ -1,12 +1,13 @@
 """Judges the nodes of a model: each against its own question, against random concepts, and against plain controls.
 
-Twins of every node are trained in one run, on the photographs and for the steps of the build: without the classes of a
-fold (transfer to unseen classes), without the model's own classes (a new class by rule alone), from another seed (the
-swap test), and for permuted columns of the table (random concepts). Then the figures of `fidelity_metrics` are taken.
+Twins of every node are trained on the photographs of the build, within the budget given: without the classes of a fold
+(transfer to unseen classes), without the model's own classes (a new class by rule alone), from another seed (the swap
+test), and for permuted columns of the table (random concepts). Then the figures of `fidelity_metrics` are taken.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from ontology.progress import Progress
 from ontology.stats import benjamini_hochberg
 from ontology.store import Store, code_hash
 from vision import fidelity_metrics as fm
-from vision.bank import primitives
+from vision.bank import in_blocks, primitives
 from vision.build import NODE_CODE, Plan
 from vision.data import PART_WORLD, ImageSet
 from vision.leakage import leakage
@@ -30,12 +31,14 @@ from vision.nodes import NodeBank
 from vision.overlap import overlap
 from vision.rules import fit_rules, harden
 from vision.train_nodes import NodePlan
-from vision.twins import Twins, load_twins, train_twins, twin_spec, usable, without
+from vision.twins import TwinGroup, Twins, load_twins, train_twins, usable, without
 
 FORMAT = "constructible-fidelity/1"
 FOLDS = 2
 CONTROLS = 12
 FALSE_DISCOVERY = 0.05
+FEW_CLASSES = 12
+"""With fewer classes than this a column of the table has too few permutations for a small p-value."""
 
 
 class FidelityPlan:
@@ -61,45 +64,56 @@ class FidelityPlan:
         picks = rng.choice(len(self.names), min(CONTROLS, len(self.names)), replace=False)
         self.controls = {f"random_{k}": rng.permutation(self.table[:, i]) for k, i in enumerate(picks)}
         self.control_shape = {f"random_{k}": plan.shape(self.names[i]) for k, i in enumerate(picks)}
-        place = {name: i for i, name in enumerate(plan.known)}
-        self.labels = np.array([place.get(name, -1) for name in validation.classes])[validation.labels]
+        self.labels = validation.labels_in(plan.known)
 
-    def twins(self) -> list[NodePlan]:
-        """Everything that is trained, named CONCEPT@PURPOSE."""
-        made = []
-        columns = {name: self.plan.truth[name] for name in self.names} | self.controls
-        for name, column in columns.items():
-            shape = self.control_shape.get(name) or self.plan.shape(name)
-            for f, fold in enumerate(self.folds):
-                made.append(NodePlan(f"{name}@{f}", shape, without(column, fold)))
-            if name not in self.controls:
-                made.append(NodePlan(f"{name}@new", shape, without(column, self.plan.own)))
-                made.append(NodePlan(f"{name}@swap", shape, column, seed_name=f"{name} from another seed"))
-        return usable(made)
+    def groups(self) -> dict[str, TwinGroup]:
+        """Everything that is trained, by purpose: the number of a fold, "new" or "swap"; names are CONCEPT@PURPOSE."""
+        own = {name: self.plan.truth[name] for name in self.names}
+        shapes = {name: self.plan.shape(name) for name in own} | self.control_shape
+        made: dict[str, tuple[list[NodePlan], list[int]]] = {}
+        for f, fold in enumerate(self.folds):
+            columns = {name: without(column, fold) for name, column in (own | self.controls).items()}
+            made[str(f)] = [NodePlan(f"{name}@{f}", shapes[name], c) for name, c in columns.items()], list(fold)
+        new = [NodePlan(f"{name}@new", shapes[name], without(c, self.plan.own)) for name, c in own.items()]
+        made["new"] = new, self.plan.own
+        made["swap"] = [NodePlan(f"{name}@swap", shapes[name], c, f"{name} from another seed")
+                        for name, c in own.items()], []  # fmt: skip
+        found = {purpose: TwinGroup(usable(twins), tuple(unseen)) for purpose, (twins, unseen) in made.items()}
+        return {purpose: group for purpose, group in found.items() if group.twins}
 
     def jobs(self) -> list[Job]:
         """The plan."""
         bank, nodes = self.plan.jobs()[0], [f"node-{name}" for name in self.names]
-        spec = twin_spec(self.twins())
-        judges = ("fidelity", "fidelity_metrics", "leakage", "overlap", "twins")
+        judges = ("fidelity", "fidelity_metrics", "leakage", "overlap", "rules", "twins")
         code = code_hash(*NODE_CODE, *(f"vision.{name}" for name in judges))
         model = {"nodes": nodes, "rules": [rule.source for rule in self.model.rules.rules],
                  "calibration": [[n.slope, n.offset] for n in self.model.bank.nodes]}  # fmt: skip
-        data = {"validation": self.validation.data_hash, "masks": sorted(self.masks), "code": code}
-        twins = Job(
-            "twins", {"spec": spec, "seed": self.plan.recipe.seed, **data}, self.run_twins, ("primitives",), kind="net",
-            place=None, modules=len(spec),
-        )  # fmt: skip
-        judged = Job("fidelity", {**model, **data}, self.run_judge, ("primitives", "twins"), reserve_seconds=60)
-        return [bank, twins, judged]
+        data = {"validation": self.validation.data_hash, "code": code}
+        taught = {**data, "photographs": self.plan.images.data_hash, "classes": list(self.plan.known),
+                  "seed": self.plan.recipe.seed, "favoured": self.plan.favoured}  # fmt: skip
+        twins = [
+            group.job(f"twins-{purpose}", taught, self.run_twins, len(self.names))
+            for purpose, group in self.groups().items()
+        ]
+        judged = Job("fidelity", {**model, **data, "places": self._places_hash()}, self.run_judge,
+                     ("primitives", *(job.name for job in twins)), reserve_seconds=60)  # fmt: skip
+        return [bank, *twins, judged]
+
+    def _places_hash(self) -> str:
+        """What says whether it has changed where things are."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.validation.boxes).tobytes())
+        for name in sorted(self.masks):
+            digest.update(name.encode() + np.packbits(self.masks[name]).tobytes())
+        return digest.hexdigest()
 
     def run_twins(self, context: JobContext) -> None:
-        """Train all twins together, calibrate them, keep what they say of the photographs."""
-        train_twins(context, self.plan, self.twins(), self.plan._primitives(context), self.validation.pixels)
+        """Train the twins of one purpose, calibrate them, keep what they say of the photographs."""
+        group = self.groups()[context.name.removeprefix("twins-")]
+        train_twins(context, self.plan, group, self.plan._primitives(context), self.validation.pixels)
 
     def run_judge(self, context: JobContext) -> None:
         """Take all figures and write `fidelity.json`."""
-        twins = load_twins(context.inputs["twins"])
+        twins = load_twins(*(context.inputs[f"twins-{purpose}"] for purpose in self.groups()))
         with context.progress.task("fidelity"):
             judged = _Judge(self, twins, self.plan._primitives(context)).all()
         write_json(context.folder / "fidelity.json", judged)
@@ -112,12 +126,10 @@ class _Judge:
         self.p, self.twins, self.maps = plan, twins, maps
         self.model, self.names = plan.model, plan.names
         self.pixels, self.labels = plan.validation.pixels, plan.labels
-        self.primitives = np.concatenate(
-            [primitives(np.array(self.pixels[i : i + 500])) for i in range(0, len(self.pixels), 500)]
-        )
+        self.primitives = in_blocks(self.pixels)
         self.pooled = self.model.bank.pooled(self.primitives)
         self.scores = self.model.bank.calibrate(self.pooled)
-        self.target = np.array([plan.plan.own.index(c) if c in plan.plan.own else -1 for c in self.labels])
+        self.target = plan.validation.labels_in(plan.plan.recipe.classes)
 
     def all(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -131,6 +143,8 @@ class _Judge:
             row["faithful"] = bool(ok and row["selectivity"] > 0 and row["polarity"] > 0.5)
             if np.isnan(row["transfer"]["auroc"]):
                 row["why_not"] = "too few classes to leave some out"
+            elif not ok and row["transfer"]["auroc"] > 0.5 and len(self.p.plan.known) < FEW_CLASSES:
+                row["why_not"] = "too few classes for any transfer to be told from chance"
         faithful = [name for name in self.names if per_node[name]["faithful"]]
         target = self.target[self.target >= 0]
         right = {
@@ -208,7 +222,7 @@ class _Judge:
             has &= masks.any((1, 2))
         else:
             has &= ~np.isnan(boxes).any(1)
-        rows = np.flatnonzero(has)[:400]
+        rows = fm.spread(np.flatnonzero(has), 400)
         if len(rows) < 5 or self.model.concepts[name]["kind"] == "context":
             return {"place": None}
         known = masks[rows] if masks is not None else fm.box_masks(boxes[rows], self.pixels.shape[1])
@@ -218,8 +232,8 @@ class _Judge:
         bank = NodeBank([self.model.bank.nodes[i]])
         # A photograph's box is hidden as a whole; a mask is widened by a cell, so that its outline does not remain.
         hide = known if masks is None else _widen(known, self.pixels.shape[1] // 16)
-        some = rows[:150]
-        hide = hide[:150]
+        few = fm.spread(np.arange(len(rows)), 150)
+        some, hide = rows[few], hide[few]
         original = self.pooled[some, i]
         without = bank.pooled(primitives(_hidden(self.pixels[some], hide)))[:, 0]
         alone = bank.pooled(primitives(_hidden(self.pixels[some], ~hide)))[:, 0]
@@ -234,21 +248,22 @@ class _Judge:
     def answers(self, faithful: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Class scores of the photographs of the model's classes: as built, and with one thing changed each time.
 
-        Rules are fitted anew where other nodes are read ("faithful nodes alone" is missing where there are none, rules
-        of "nodes that saw none of its classes" are those of new classes by rule alone), and stay where the nodes are
-        replaced ("nodes of another seed") or rounded ("0/1 scores").
+        Rules are fitted anew where other nodes are read: "faithful nodes alone", missing where there are none, and
+        "nodes that saw none of its classes", which is new classes by rule alone, missing where the data have no other
+        classes. They stay where the nodes are replaced ("nodes of another seed") or rounded ("0/1 scores").
         """
         own = self.target >= 0
         scores, rules = self.scores[own], self.model.rules
         held = self.model.bank.scores(self.maps[self.p.plan.held])
-        unseen = [self.twins.scores(self.names, "new", part) for part in ("held", "validation")]
         made = {
             "as built": self.model.values_of(scores),
             "soft scores": rules.values(scores, self.names),
             "0/1 scores": rules.values(harden(scores), self.names),
             "nodes of another seed": self.model.values_of(self.twins.scores(self.names, "swap", "validation")[own]),
-            "nodes that saw none of its classes": self.refit(unseen[0], unseen[1][own], self.names),
         }
+        if self.twins.has("new"):
+            unseen = [self.twins.scores(self.names, "new", part) for part in ("held", "validation")]
+            made["nodes that saw none of its classes"] = self.refit(unseen[0], unseen[1][own], self.names)
         return made | ({"faithful nodes alone": self.refit(held, scores, faithful)} if faithful else {})
 
     def summary(
@@ -274,7 +289,7 @@ class _Judge:
             "accuracy_faithful_only": share.get("faithful nodes alone"),
             "accuracy_swapped_nodes": share["nodes of another seed"],
             "swap_drop": share["as built"] - share["nodes of another seed"],
-            "accuracy_new_classes_by_rule_alone": share["nodes that saw none of its classes"],
+            "accuracy_new_classes_by_rule_alone": share.get("nodes that saw none of its classes"),
             "hard_minus_soft": share["0/1 scores"] - share["soft scores"],
             "interventions": self.interventions(self.scores[own], self.target[own]),
         }  # fmt: skip
@@ -286,6 +301,8 @@ class _Judge:
         [n, all nodes]."""
         columns = [self.names.index(name) for name in names]
         recipe, plan = self.p.plan.recipe, self.p.plan
+        if recipe.mode == "hard":
+            held, scores = harden(held), harden(scores)
         truth = self.p.table[plan.own][:, columns]
         rules = fit_rules(held[:, columns], plan.labels[plan.held], plan.own, truth, names, recipe.classes,
                           max_terms=recipe.max_terms)  # fmt: skip
@@ -324,9 +341,12 @@ def judge(
 
 
 def find_masks(source: str, validation: ImageSet) -> dict[str, npt.NDArray[np.bool_]]:
-    """The exact masks of a part world: `masks.safetensors` beside the data, or drawn again; empty for photographs."""
+    """The exact masks of a part world's validation pictures, as large as these: `masks.safetensors` beside the data, or
+    drawn again; empty for photographs, and for pictures of the other split."""
     from vision.part_world import PARTS, draw_set, mask_array
 
+    if validation.split != "validation":
+        return {}
     path = Path(source) / "masks.safetensors"
     if path.is_file():
         packed = load_tensors(path)
@@ -337,7 +357,10 @@ def find_masks(source: str, validation: ImageSet) -> dict[str, npt.NDArray[np.bo
         found = {name: mask_array(drawings, name) for name in PARTS}
     else:
         return {}
-    return found if all(len(mask) == len(validation) for mask in found.values()) else {}
+    if any(len(mask) != len(validation) or validation.size % mask.shape[1] for mask in found.values()):
+        return {}
+    larger = {name: validation.size // mask.shape[1] for name, mask in found.items()}
+    return {name: mask.repeat(larger[name], axis=1).repeat(larger[name], axis=2) for name, mask in found.items()}
 
 
 def _hidden(pixels: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -350,10 +373,12 @@ def _hidden(pixels: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.
 
 
 def _widen(masks: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
+    """Masks [n, side, side] widened by some pixels in the four directions."""
+    side = masks.shape[1]
+    padded = np.pad(masks, ((0, 0), (by, by), (by, by)))
     out = masks.copy()
-    for shift in range(1, by + 1):
-        for axis in (1, 2):
-            out |= np.roll(masks, shift, axis) | np.roll(masks, -shift, axis)
+    for shift in range(2 * by + 1):
+        out |= padded[:, shift : shift + side, by : by + side] | padded[:, by : by + side, shift : shift + side]
     return out
 
 

@@ -131,9 +131,18 @@ def class_folds(truths: npt.NDArray[np.int8], n_folds: int, seed: int) -> list[l
 
 
 def polarity(scores: Floats, labels: npt.NDArray[np.int64], truth: npt.NDArray[np.int8]) -> float:
-    """Area under the curve on the classes it learned from, every class counted alike; below 0.5 it is inverted."""
-    classes = [int(c) for c in np.unique(labels) if truth[c] >= 0]
+    """Area under the curve on the classes it learned from, every class counted alike; below 0.5 it is inverted.
+
+    Args:
+        labels: class of each picture, below 0 where it is none of these.
+    """
+    classes = [int(c) for c in np.unique(labels) if c >= 0 and truth[c] >= 0]
     return _mean_pairs([(class_pairs(scores, labels, classes), truth[classes] == 1, None)])
+
+
+def spread(rows: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """At most so many of some rows, evenly spaced: pictures lie class by class, so that the first ones are of few."""
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(int)] if len(rows) > most else rows
 
 
 def pointing(maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -1,5 +1,5 @@
 """Do nodes do what they are named for, over several draws of classes? `vision.fidelity` judges one model; this study
-builds one for each draw, trains its twins for as many steps as it, and gives the figures with intervals over draws."""
+builds one for each draw, trains its twins for as long, and gives the figures with intervals over draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ontology.fit import Budget, fit
+from ontology.fit import fit
 from ontology.io import read_json
 from ontology.stats import bootstrap_ratio
 from vision.build import Plan, Recipe
 from vision.fidelity import FidelityPlan, find_masks
-from vision.growth import collect
+from vision.growth import budget_for_each, collect
 from vision.model import Constructed
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MEANS = (
 def fidelity(study: Study) -> dict[str, list[dict[str, Any]]]:
     """Judge the nodes of a model of each draw; compare it with what it is with other nodes, photograph by photograph.
 
-    Where the budget is in minutes it is a model's; its twins, several for each node, get as many times more.
+    Twins get as many steps as the model's nodes; where the budget is in minutes, as many minutes for as many nodes.
     """
     masks = find_masks(study.data, study.validation)
     results = []
@@ -41,7 +41,8 @@ def fidelity(study: Study) -> dict[str, list[dict[str, Any]]]:
         assert isinstance(model, Constructed)
         plan = FidelityPlan(model, Plan(study.images, study.library, recipe), study.validation, masks)
         out = study.out / f"fidelity-{seed}"
-        fit(plan.jobs(), out, study.store, _for_twins(study.budget, plan), study.progress)
+        jobs = plan.jobs()
+        fit(jobs, out, study.store, budget_for_each(study.budget, jobs), study.progress)
         results.append(of_draw(read_json(out / "fidelity.json"), model.parameters))
         study.means = means([made["rows"][0] for made in results])
         rows, difference = collect(results)
@@ -89,10 +90,3 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             interval = bootstrap_ratio(values, np.ones(len(values)))
             made.append({"figure": figure, "draws": len(values), **interval.as_dict("mean")})
     return made
-
-
-def _for_twins(budget: Budget, plan: FidelityPlan) -> Budget:
-    """As many steps for all twins as the model's nodes had; in minutes, more as there are more twins than nodes."""
-    if budget.minutes is None:
-        return budget
-    return Budget(minutes=budget.minutes * max(1.0, len(plan.twins()) / len(plan.names)))

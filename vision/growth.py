@@ -20,13 +20,14 @@ from ontology.io import read_json, write_json
 from ontology.stats import paired_difference, paired_ratio
 from ontology.store import code_hash
 from vision.build import NODE_CODE, Plan, Recipe
+from vision.comparisons import comparison
 from vision.data import ImageSet
 from vision.model import log_odds
 from vision.monolith import Monolith, MonolithTrainer, RowsOf, width_for
 from vision.rules import RuleSet, fit_rules
 from vision.score import class_figures
 from vision.train_nodes import NodePlan
-from vision.twins import Twins, load_twins, train_twins, twin_spec, usable, without
+from vision.twins import TwinGroup, Twins, load_twins, train_twins, usable, without
 
 if TYPE_CHECKING:
     from vision.study import Study
@@ -56,33 +57,40 @@ class GrowthPlan:
         self.shots = sorted({min(n, fewest) for n in shots})
         self.pool = np.concatenate([rows[: self.shots[-1]] for rows in own])
         self.first = {n: np.concatenate([rows[:n] for rows in own]) for n in self.shots}
-        self.target = np.array([plan.recipe.classes.index(c) if c in plan.recipe.classes else -1
-                                for c in validation.classes])[validation.labels]  # fmt: skip
+        self.target = validation.labels_in(plan.recipe.classes)
         self.width = width_for(plan.recipe.parameters or plan.leaf_parameters())
 
-    def twins(self) -> list[NodePlan]:
-        """Everything that is trained of nodes."""
-        own, made = self.plan.own, []
-        for name in self.names:
-            shape, column = self.plan.shape(name), self.plan.truth[name]
-            for purpose, unseen in (("all", []), ("one", own[-1:]), ("none", own)):
-                made.append(NodePlan(f"{name}@{purpose}", shape, without(column, unseen), seed_name=name))
-        return usable(made)
+    def groups(self) -> dict[str, TwinGroup]:
+        """The nodes that are trained, by what they see."""
+        plan, own = self.plan, self.plan.own
+        made = {}
+        for purpose, unseen in (("all", []), ("one", own[-1:]), ("none", own)):
+            twins = [
+                NodePlan(f"{name}@{purpose}", plan.shape(name), without(plan.truth[name], unseen), seed_name=name)
+                for name in self.names
+            ]
+            if found := usable(twins):
+                made[purpose] = TwinGroup(found, tuple(unseen))
+        return made
 
     def jobs(self) -> list[Job]:
         """The plan; every model gets the same share of a budget of minutes."""
         bank = self.plan.jobs()[0]
         data = {"validation": self.validation.data_hash, "photographs": self.plan.images.data_hash,
-                "own": list(self.plan.recipe.classes), "seed": self.plan.recipe.seed, "shots": self.shots,
+                "own": list(self.plan.recipe.classes), "known": list(self.plan.known),
+                "seed": self.plan.recipe.seed, "shots": self.shots,
                 "code": code_hash(*_CODE)}  # fmt: skip
-        twins = Job("growth-nodes", {**data, "spec": twin_spec(self.twins())}, self.run_twins, ("primitives",),
-                    kind="net", place=None, share=3.0, modules=3 * len(self.names))  # fmt: skip
+        twins = [
+            group.job(f"nodes-{purpose}", data, self.run_twins, len(self.names))
+            for purpose, group in self.groups().items()
+        ]
         nets = [
             Job(f"{kind}-{n}", {**data, "width": self.width}, self.run_monolith, kind="net", place=f"{kind}-{n}")
             for kind, n in self.monoliths
         ]
-        judged = Job("growth", data, self.run_judge, ("growth-nodes", *(job.name for job in nets)), reserve_seconds=60)
-        return [bank, twins, *nets, judged]
+        trained = [*twins, *nets]
+        judged = Job("growth", data, self.run_judge, tuple(job.name for job in trained), reserve_seconds=60)
+        return [bank, *trained, judged]
 
     @property
     def monoliths(self) -> list[tuple[str, int]]:
@@ -90,9 +98,10 @@ class GrowthPlan:
         return [("monolith", 0), *((kind, n) for kind in ("monolith", "alone") for n in self.shots)]
 
     def run_twins(self, context: JobContext) -> None:
-        """Train the nodes."""
+        """Train the nodes that see the same."""
+        group = self.groups()[context.name.removeprefix("nodes-")]
         maps = self.plan._primitives(context)
-        train_twins(context, self.plan, self.twins(), maps, self.validation.pixels, parts={"shots": self.pool})
+        train_twins(context, self.plan, group, maps, self.validation.pixels, parts={"shots": self.pool})
 
     def run_monolith(self, context: JobContext) -> None:
         """Train one network: on the other classes and so many photographs of each of its own, or on those alone."""
@@ -113,7 +122,7 @@ class GrowthPlan:
 
     def run_judge(self, context: JobContext) -> None:
         """Fit the rules and take the figures."""
-        twins = load_twins(context.inputs["growth-nodes"])
+        twins = load_twins(*(context.inputs[f"nodes-{purpose}"] for purpose in self.groups()))
         with context.progress.task("growth"):
             rows = self.by_rule(twins)
             for kind, n in self.monoliths:
@@ -135,15 +144,19 @@ class GrowthPlan:
         before = self.rules(scores["one", "held"], held, plan.own[:-1])
         after = self.rules(scores["one", "held"], held)
         added = RuleSet([*before.rules, after.rules[-1]])
-        none = self.rules(scores["none", "held"], held)
         said = {
-            "retrained": (retrained, "all"), "one new class, its rule added": (added, "one"),
-            "one new class, all rules fitted again": (after, "one"), "all classes new, rules alone": (none, "none"),
-        }  # fmt: skip
+            "retrained": (retrained, "all"),
+            "one new class, its rule added": (added, "one"),
+            "one new class, all rules fitted again": (after, "one"),
+        }
+        # Where the data have no other classes, there are no nodes that never saw the model's own.
+        others_known = twins.has("none")
+        if others_known:
+            said["all classes new, rules alone"] = self.rules(scores["none", "held"], held), "none"
         rows = {label: self.figures(r.values(scores[p, "validation"], self.names)) for label, (r, p) in said.items()}
         others = np.flatnonzero(~np.isin(held, plan.own))
         pool = plan.labels[self.pool]
-        for n in self.shots:
+        for n in self.shots if others_known else ():
             # Photographs of other classes are held out ones; nodes have seen none of the shown.
             shown = np.flatnonzero(np.isin(self.pool, self.first[n]))
             taught = np.concatenate([scores["none", "shots"][shown], scores["none", "held"][others]])
@@ -210,17 +223,15 @@ def collect(
             kept = {key: value for key, value in row.items() if key not in ("label", "right")}
             rows.setdefault(row["label"], []).append(kept)
             right.setdefault(row["label"], []).extend(row["right"])
-    classes = [f"{draw} {c}" for draw, made in enumerate(results) for c in made["target"]]
+    # A draw's classes share one training, so several draws are resampled whole.
+    unit = "draws" if len(results) > 1 else "classes"
+    clusters = [draw if unit == "draws" else c for draw, made in enumerate(results) for c in made["target"]]
 
     def difference(a: str, b: str) -> dict[str, Any]:
-        one = [1.0] * len(classes)
-        found = paired_difference(right[a], right[b], one, None, classes)
-        share = paired_ratio(right[a], right[b], one, None, classes) if sum(right[a]) * sum(right[b]) else None
-        known = lambda value: float(value) if np.isfinite(value) else None  # noqa: E731
-        return {
-            "a": a, "b": b, **found.as_dict("difference"), "p_value": known(found.p_value),
-            "minimum_detectable": known(found.minimum_detectable), **(share.as_dict("ratio") if share else {}),
-        }  # fmt: skip
+        one = [1.0] * len(clusters)
+        found = paired_difference(right[a], right[b], one, None, clusters)
+        share = paired_ratio(right[a], right[b], one, None, clusters) if sum(right[a]) * sum(right[b]) else None
+        return comparison(a, b, found, unit, share)
 
     return rows, difference
 

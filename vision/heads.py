@@ -209,7 +209,7 @@ def heads(study: Study) -> dict[str, list[dict[str, Any]]]:
             said = model.concepts[name]
             truth[:, j] = [1 if c in said["true_of"] else -1 if c in said["unclear_of"] else 0 for c in classes]
         images = study.validation
-        target = np.array([classes.index(c) if c in classes else -1 for c in images.classes])[images.labels]
+        target = images.labels_in(classes)
         scores = model.concept_scores(images.pixels[target >= 0])
         taught = np.asarray(model.evidence.scores, dtype=np.float64)
         names = model.bank.names

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ontology.errors import ConstructibleError
 from ontology.io import load_tensors, read_json
-from vision.bank import primitives
+from vision.bank import in_blocks
 from vision.nodes import NodeBank
 from vision.plain import load_node
 from vision.rules import RuleSet, harden
@@ -86,10 +86,7 @@ class Constructed:
 
     def concept_scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """What the nodes say, float64 [n, concepts] in [0, 1], four decimals."""
-        parts = [
-            self.bank.scores(primitives(np.array(pixels[i : i + 500]))) for i in range(0, len(pixels), 500)
-        ]  # fmt: skip
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.bank.nodes)))
+        return self.bank.scores(in_blocks(pixels))
 
     def values_of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Class scores from concept scores: the rules and nothing else."""

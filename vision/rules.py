@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,11 +89,6 @@ class RuleSet:
         self.rules = tuple(rules)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return tuple(rule.label for rule in self.rules)
-
-    @property
     def constants(self) -> int:
         """Constants in all rules: one per term, and one threshold each."""
         return sum(len(rule.concepts) + 1 for rule in self.rules)
@@ -158,7 +152,6 @@ def fit_rules(
     class_names: Sequence[str],
     *,
     max_terms: int = MAX_TERMS,
-    others_weight: float = OTHERS_WEIGHT,
 ) -> RuleSet:
     """Fit the constants of the rules.
 
@@ -185,7 +178,7 @@ def fit_rules(
                 chosen = np.zeros(len(names), dtype=np.bool_)
                 chosen[order[:keep]] = True
                 allowed[c] &= chosen & (weights[c] > 0.02)
-        weights, thresholds = _fit(scores, labels, classes, present, allowed, strength, others_weight)
+        weights, thresholds = _fit(scores, labels, classes, present, allowed, strength)
     rules = []
     for c, label in enumerate(class_names):
         terms = [
@@ -212,7 +205,6 @@ def _fit(
     present: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
     l1: float,
-    others_weight: float,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Weights [classes, concepts] and thresholds [classes] that minimise the cross entropy among the classes plus a
     balanced logistic loss of each against everything else, by projected Adam (the problem is convex)."""
@@ -249,7 +241,7 @@ def _fit(
         values = x @ signed.T + base - thresholds
         loss = -(torch.log_softmax(values, 1) * yes).sum(1) @ pick
         against = positive * torch.nn.functional.softplus(-values) + negative * torch.nn.functional.softplus(values)
-        loss = loss + others_weight * against.sum() / len(classes) / 2 + l1 * (weights * mask).sum() / len(classes)
+        loss = loss + OTHERS_WEIGHT * against.sum() / len(classes) / 2 + l1 * (weights * mask).sum() / len(classes)
         loss.backward()
         optimiser.step()
         with torch.no_grad():
@@ -260,8 +252,3 @@ def _fit(
 def accuracy(values: npt.NDArray[np.float64], target: npt.NDArray[np.int64]) -> float:
     """Share of rows whose highest value is the target's."""
     return float((values.argmax(1) == target).mean()) if len(target) else float("nan")
-
-
-def as_json(rules: RuleSet) -> list[dict[str, Any]]:
-    """What each rule weighs, for tables and pages."""
-    return [{"class": rule.label, "influence": rule.influence, "source": rule.source} for rule in rules.rules]

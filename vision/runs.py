@@ -18,6 +18,7 @@ from ontology.stats import paired_difference
 from vision.build import Recipe, build, choose_classes
 from vision.cli import find_library, tell_skipped
 from vision.cli_judge import run_fidelity
+from vision.comparisons import comparison, in_words
 from vision.data import ImageSet, list_classes, read_images
 from vision.explain import explain_picture, predict_pixels
 from vision.explain_page import render, render_page
@@ -34,8 +35,9 @@ def default_data() -> str:
 
 
 def run_track(
-    data: str | None, out: Path, classes: str, seed: int, budget: Budget, cuts: Sequence[str], progress: Progress
-) -> dict[str, Any]:
+    data: str | None, out: Path, classes: str, seed: int, budget: Budget, cuts: Sequence[str], progress: Progress,
+    ontology: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Build each cut with the same budget, score, judge the first one's nodes, write all pages; return the figures.
 
     Raises:
@@ -48,7 +50,7 @@ def run_track(
     chosen = choose_classes(classes, list_classes(data), seed)
     images, validation = read_images(data), read_images(data, "validation")
     tell_skipped(images, progress)
-    library = find_library(data, images, None)
+    library = find_library(data, images, ontology)
     progress.note(f"{data}: {', '.join(chosen)}")
     rows, right = [], {}
     for cut in cuts:
@@ -74,8 +76,7 @@ def run_track(
     differences = []
     for cut in cuts[1:]:
         compared = paired_difference(right[cuts[0]], right[cut], np.ones(len(right[cut])))
-        differences.append({"a": cuts[0], "b": cut, **compared.as_dict("difference"), "p_value": compared.p_value,
-                            "minimum_detectable": compared.minimum_detectable})  # fmt: skip
+        differences.append(comparison(cuts[0], cut, compared, "photographs"))
     board: dict[str, Any] = {
         "format": FORMAT, "data": Path(data).name if data != "part-world" else data, "classes": list(chosen),
         "seed": seed, "steps": budget.steps, "minutes": budget.minutes, "rows": rows, "differences": differences,
@@ -92,7 +93,7 @@ def run_track(
     write_text(out / "leaderboard.md", leaderboard(board))
     rules = [rule.source for rule in first.rules.rules] if isinstance(first, Constructed) else []
     page = render("report.html", title="The image track", board=board, rows=_cells(board), rules=rules, first=cuts[0],
-                  judged=_judged(judged))  # fmt: skip
+                  judged=_judged(judged), differences=[in_words(d) for d in differences])  # fmt: skip
     write_text(out / "report.html", page)
     return board
 
@@ -108,13 +109,7 @@ def leaderboard(board: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     lines += ["| " + " | ".join(row) + " |" for row in _cells(board)]
-    for d in board["differences"]:
-        lines += [
-            "",
-            f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points ({100 * d['difference_low']:+.1f} to "
-            f"{100 * d['difference_high']:+.1f}), p {d['p_value']:.3f}; smallest difference that would be found "
-            f"{100 * d['minimum_detectable']:.1f}.",
-        ]
+    lines += [line for d in board["differences"] for line in ("", in_words(d))]
     if "fidelity" in board:
         said = board["fidelity"]
         lines += ["", f"{len(said['faithful'])} of {said['nodes']} nodes are faithful; they carry "
@@ -124,11 +119,15 @@ def leaderboard(board: dict[str, Any]) -> str:
 
 def _cells(board: dict[str, Any]) -> list[list[str]]:
     return [
-        [row["cut"], f"{row['accuracy']:.1%}", f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}",
+        [row["cut"], f"{row['accuracy']:.1%}", _between(row["accuracy_low"], row["accuracy_high"]),
          f"{row['macro_f1']:.3f}", f"{row['balanced_one_vs_rest']:.3f}", f"{row['parameters']:,}",
          str(row["constants"]), f"{row['seconds']:.0f}"]
         for row in board["rows"]
     ]  # fmt: skip
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
 
 def _judged(judged: dict[str, Any]) -> list[tuple[str, str]]:

@@ -30,11 +30,6 @@ class Score:
     target: npt.NDArray[np.int64]
     figures: dict[str, Any]
 
-    @property
-    def accuracy(self) -> float:
-        """Share of photographs of the model's classes that it names rightly."""
-        return self.figures["accuracy"]
-
     def as_json(self) -> dict[str, Any]:
         """Figures as JSON values."""
         return self.figures
@@ -49,7 +44,7 @@ def score(model: Constructed | RootModel, images: ImageSet) -> Score:
     import time
 
     started = time.monotonic()
-    target = np.array([model.classes.index(c) if c in model.classes else -1 for c in images.classes])[images.labels]
+    target = images.labels_in(model.classes)
     for c, name in enumerate(model.classes):
         if not (target == c).any():
             raise ConstructibleError(
@@ -67,7 +62,7 @@ def score(model: Constructed | RootModel, images: ImageSet) -> Score:
     seconds = time.monotonic() - started
     own = target >= 0
     figures = {
-        **class_figures(values, target, images.labels, model.classes),
+        **class_figures(values, target, images.labels, model.classes, model.shares(values)),
         "per_concept": {} if concepts is None else _per_concept(model, images, concepts),
         "skipped": len(images.skipped), "parameters": model.parameters, "seconds": seconds,
     }  # fmt: skip
@@ -82,7 +77,7 @@ def score(model: Constructed | RootModel, images: ImageSet) -> Score:
 
 def class_figures(
     values: npt.NDArray[np.float64], target: npt.NDArray[np.int64], labels: npt.NDArray[np.int64],
-    classes: Sequence[str],
+    classes: Sequence[str], shares: npt.NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Figures of class scores: accuracy with its interval, macro F1, one class against all others, calibration.
 
@@ -90,7 +85,9 @@ def class_figures(
         values: [n, classes]; above zero means yes.
         target: index of the right class, -1 for photographs of other classes, [n].
         labels: classes of the photographs, other ones told apart, [n].
+        shares: what the model gives each class, [n, classes]; by default the softmax of the values.
     """
+    shares = probabilities(values) if shares is None else shares
     own = target >= 0
     chosen = values[own].argmax(1)
     right = chosen == target[own]
@@ -114,12 +111,12 @@ def class_figures(
         **interval.as_dict("accuracy"), "macro_f1": float(np.mean(f1s)),
         "balanced_one_vs_rest": float(np.mean(balanced)), "per_class": per_class,
         "photographs": int(own.sum()), "negatives": int((~own).sum()),
-        "calibration": calibration(values[own], target[own]),
+        "calibration": calibration(shares[own], target[own]),
     }  # fmt: skip
 
 
 def calibration(
-    values: npt.NDArray[np.float64], target: npt.NDArray[np.int64], bins: int = 15
+    share: npt.NDArray[np.float64], target: npt.NDArray[np.int64], bins: int = 15
 ) -> dict[str, float]:  # fmt: skip
     """How far the shares that a model gives its classes can be believed.
 
@@ -127,17 +124,16 @@ def calibration(
     2015, with 15 bins as Guo et al. 2017), Brier score over all classes, and log loss in bits; smaller is better.
 
     Args:
-        values: class scores [n, classes]; their softmax are the shares.
+        share: of each class, [n, classes].
         target: index of the right class, [n].
     """
-    share = probabilities(values)
     top = share.max(1)
     right = share.argmax(1) == target
     place = np.minimum((top * bins).astype(int), bins - 1)
     gaps = [
         abs(float(right[place == b].mean() - top[place == b].mean())) * (place == b).mean() for b in np.unique(place)
     ]
-    wanted = np.eye(values.shape[1])[target]
+    wanted = np.eye(share.shape[1])[target]
     return {
         "expected_calibration_error": float(sum(gaps)), "brier": float(((share - wanted) ** 2).sum(1).mean()),
         "log_loss_bits": float(-np.log2(np.maximum(share[np.arange(len(target)), target], 1e-12)).mean()),

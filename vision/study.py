@@ -17,12 +17,13 @@ from ontology.io import make_folder, read_json, write_json, write_text
 from ontology.progress import Progress
 from ontology.stats import bootstrap_ratio, paired_difference
 from ontology.store import Store
-from vision.build import Plan, Recipe, build, choose_classes, split_rows
+from vision.build import Recipe, build, choose_classes, split_rows
 from vision.cli import find_library
+from vision.comparisons import comparison, in_words
 from vision.concepts import Library
 from vision.data import ImageSet, list_classes, read_images
 from vision.fidelity import find_masks
-from vision.fidelity_metrics import energy, pointing
+from vision.fidelity_metrics import energy, pointing, spread
 from vision.fidelity_study import fidelity
 from vision.growth import growth
 from vision.heads import heads
@@ -43,6 +44,7 @@ class Study:
         only: the cuts to build (default: all).
         choosing: judge on a fifth of the training photographs, which nothing learns from then, instead of validation
             photographs: for choosing defaults.
+        ontology: a file of concepts, instead of the one that knows the data.
 
     Attributes:
         differences: a study may leave comparisons of two of its rows here, photograph by photograph.
@@ -52,7 +54,7 @@ class Study:
 
     def __init__(
         self, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress,
-        only: Sequence[str] = (), choosing: bool = False,
+        only: Sequence[str] = (), choosing: bool = False, ontology: Path | None = None,
     ) -> None:  # fmt: skip
         self.data, self.out, self.budget, self.progress = data, make_folder(out), budget, progress
         self.only: tuple[str, ...] = tuple(only)
@@ -63,7 +65,7 @@ class Study:
             self.images, self.validation = self.images.part(kept), self.images.part(judged)
         else:
             self.validation = read_images(data, "validation")
-        self.library: Library = find_library(data, self.images, None)
+        self.library: Library = find_library(data, self.images, ontology)
         self.draws = [(seed, choose_classes(classes, list_classes(data), seed)) for seed in draws]
         self.store = Store(out / ".store")
         self.differences: list[dict[str, Any]] = []
@@ -108,7 +110,7 @@ class Study:
         rows = []
         for i, name in enumerate(opened.bank.names):
             if name in masks:
-                has = np.flatnonzero(masks[name].any((1, 2)))[:200]
+                has = spread(np.flatnonzero(masks[name].any((1, 2))), 200)
                 maps = NodeBank([opened.bank.nodes[i]]).maps(primitives(np.array(self.validation.pixels[has])))[:, 0]
                 hits, _ = pointing(maps, masks[name][has])
                 inside, area = energy(maps, masks[name][has])
@@ -162,10 +164,9 @@ def differences(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         if both and all("right" in row for pair in both for row in pair):
             a, b = (np.concatenate([np.array(pair[i]["right"], float) for pair in both]) for i in (0, 1))
             draw = np.repeat(np.arange(len(both)), [len(pair[0]["right"]) for pair in both]).tolist()
-            made = paired_difference(a, b, np.ones(len(a)), clusters=draw if len(both) > 1 else None)
-            found.append({"a": f"leaves{end}", "b": f"root{end}", **made.as_dict("difference"),
-                          "p_value": _known(made.p_value), "minimum_detectable": _known(made.minimum_detectable),
-                          "resampled": "draws" if len(both) > 1 else "photographs"})  # fmt: skip
+            unit = "draws" if len(both) > 1 else "photographs"
+            made = paired_difference(a, b, np.ones(len(a)), clusters=draw if unit == "draws" else None)
+            found.append(comparison(f"leaves{end}", f"root{end}", made, unit))
     return found
 
 
@@ -180,7 +181,6 @@ def controls(study: Study) -> dict[str, list[dict[str, Any]]]:
         study.library = permuted(right, study.images.classes, seed)
         try:
             recipe = Recipe(classes=classes, seed=seed)
-            Plan(study.images, study.library, recipe)
             found = study.model(f"permuted-{seed}", recipe)
         finally:
             study.library = right
@@ -198,7 +198,7 @@ STUDIES: dict[str, Callable[[Study], dict[str, list[dict[str, Any]]]]] = {
 
 def permuted(library: Library, labels: Sequence[str], seed: int) -> Library:
     """The library with what classes show dealt out anew among the classes of the data."""
-    known = [library.classes[name] for name in labels if name in library.classes]
+    known = [library.entry(name) for name in labels if library.has(name)]
     order = np.random.default_rng((seed, 5)).permutation(len(known))
     dealt = []
     for entry, i in zip(known, order, strict=True):
@@ -210,7 +210,7 @@ def permuted(library: Library, labels: Sequence[str], seed: int) -> Library:
 
 def run_study(
     which: str, data: str, out: Path, classes: str, draws: Sequence[int], budget: Budget, progress: Progress,
-    only: Sequence[str] = (), choosing: bool = False,
+    only: Sequence[str] = (), choosing: bool = False, ontology: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run one study; writes `study.json` and `study.md` into `out`, also while it runs where it keeps what it has.
 
@@ -219,7 +219,7 @@ def run_study(
     """
     if unknown := [name for name in only if which != "cuts" or name not in ROWS]:
         raise UsageError(f"the study {which} has no cut {unknown[0]!r}.", fix=f"the study cuts has {', '.join(ROWS)}")
-    study = Study(data, out, classes, draws, budget, progress, only, choosing)
+    study = Study(data, out, classes, draws, budget, progress, only, choosing, ontology)
     study.about = {
         "format": FORMAT, "study": which, "data": Path(data).name, "steps": budget.steps, "minutes": budget.minutes,
         "judged_on": "training photographs held out" if choosing else "validation",
@@ -261,14 +261,9 @@ def table(made: dict[str, Any]) -> str:
                 else f"{np.mean(known):.3f}"
             )
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [line for d in made.get("differences", ()) for line in ("", _difference(d))]
+    lines += [line for d in made.get("differences", ()) for line in ("", in_words(d))]
     lines += [line for m in made.get("means", ()) for line in ("", _mean(m))]
     return "\n".join(lines) + "\n"
-
-
-def _known(value: float) -> float | None:
-    """None for a figure that does not exist (JSON has no nan)."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _mean(m: dict[str, Any]) -> str:
@@ -276,17 +271,4 @@ def _mean(m: dict[str, Any]) -> str:
     text = f"{m['figure'].replace('_', ' ')}: {m['mean']:.3f}"
     if m["mean_low"] is not None and m["mean_high"] is not None:
         text += f" ({m['mean_low']:.3f} to {m['mean_high']:.3f}, resampling {m['draws']} draws)"
-    return text + "."
-
-
-def _difference(d: dict[str, Any]) -> str:
-    """One comparison in words; an interval, ratio or p-value that does not exist is left out."""
-    text = f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points"
-    if d["difference_low"] is not None and d["difference_high"] is not None:
-        over = d.get("resampled", "classes")
-        text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, resampling {over})"
-    if d.get("ratio_low") is not None and d.get("ratio_high") is not None:
-        text += f", {d['ratio']:.2f} times as much ({d['ratio_low']:.2f} to {d['ratio_high']:.2f})"
-    if d["p_value"] is not None and d.get("minimum_detectable") is not None:
-        text += f", p {d['p_value']:.3f}; smallest difference that would be found {100 * d['minimum_detectable']:.1f}"
     return text + "."

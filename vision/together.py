@@ -32,7 +32,7 @@ from vision.data import ImageSet
 from vision.growth import budget_for_each, collect
 from vision.rules import accuracy, fit_rules
 from vision.train_nodes import NodePlan, NodeTrainer
-from vision.twins import load_twins, train_twins, twin_spec, usable, without
+from vision.twins import TwinGroup, load_twins, train_twins, usable, without
 
 if TYPE_CHECKING:
     from vision.study import Study
@@ -84,7 +84,6 @@ class JointTrainer(NodeTrainer):
         inputs = self.inputs(pictures)
         seen = ((chosen, 1 - area), (chosen[partner], area))
         with torch.enable_grad():
-            logits = torch.zeros(len(chosen), len(self.plans))
             leaves = [[p.detach().requires_grad_() for p in params] for params in self._params]
             parts = []
             for (shape, columns), own in zip(self._groups, leaves, strict=True):
@@ -122,11 +121,10 @@ class TogetherPlan:
         self.names = list(plan.truth)
         self.table = np.stack([plan.truth[name] for name in self.names], axis=1)
         self.unseen = fm.class_folds(self.table, 2, plan.recipe.seed)[0]
-        place = {name: i for i, name in enumerate(plan.known)}
-        self.labels = np.array([place.get(name, -1) for name in validation.classes])[validation.labels]
-        self.target = np.array([plan.own.index(c) if c in plan.own else -1 for c in self.labels])
+        self.labels = validation.labels_in(plan.known)
+        self.target = validation.labels_in(plan.recipe.classes)
 
-    def twins(self, run: str) -> list[NodePlan]:
+    def group(self, run: str) -> TwinGroup:
         """The nodes of one run."""
         made = []
         for name in self.names:
@@ -134,17 +132,15 @@ class TogetherPlan:
             column = without(column, self.unseen) if run == "unseen" else column
             seed_name = f"{name} from another seed" if run == "b" else name
             made.append(NodePlan(f"{name}@{run}", self.plan.shape(name), column, seed_name))
-        return usable(made)
+        return TwinGroup(usable(made), tuple(self.unseen) if run == "unseen" else ())
 
     def jobs(self) -> list[Job]:
         """The plan; the same share of a budget of minutes for every training."""
         data = {"validation": self.validation.data_hash, "seed": self.plan.recipe.seed, "masks": sorted(self.masks),
                 "own": list(self.plan.recipe.classes), "code": code_hash(*_CODE)}  # fmt: skip
         trainings = [
-            Job(f"{way}-{run}", {**data, "spec": twin_spec(self.twins(run))}, self.run_twins, ("primitives",),
-                kind="net", place=None, modules=len(self.names))
-            for way in WAYS for run in RUNS
-        ]  # fmt: skip
+            self.group(run).job(f"{way}-{run}", data, self.run_twins, len(self.names)) for way in WAYS for run in RUNS
+        ]
         judged = Job("together", data, self.run_judge, tuple(job.name for job in trainings), reserve_seconds=60)
         return [self.plan.jobs()[0], *trainings, judged]
 
@@ -152,17 +148,15 @@ class TogetherPlan:
         """Train the nodes of one way and run."""
         plan = self.plan
         way, run = context.name.split("-")
-        maps, twins = plan._primitives(context), self.twins(run)
-        rows = plan.learn
-        if run == "unseen":
-            rows = rows[~np.isin(plan.labels[rows], self.unseen)]
+        maps, group = plan._primitives(context), self.group(run)
         # Another seed draws other pictures as well, not only other first weights.
-        seed = plan.recipe.seed + (1_000_003 if run == "b" else 0)
+        options: dict[str, Any] = {"seed": plan.recipe.seed + (1_000_003 if run == "b" else 0), "own": plan.favoured}
+        given = group.twins, maps, plan.labels, group.rows(plan)
         if way == "apart":
-            trainer = NodeTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.favoured)
+            trainer = NodeTrainer(*given, **options)
         else:
-            trainer = JointTrainer(twins, maps, plan.labels, rows, seed=seed, own=plan.favoured, own_loss=way == "both")
-        train_twins(context, plan, twins, maps, self.validation.pixels, trainer, keep_nodes=run == "a")
+            trainer = JointTrainer(*given, **options, own_loss=way == "both")
+        train_twins(context, plan, group, maps, self.validation.pixels, trainer, keep_nodes=run == "a")
 
     def run_judge(self, context: JobContext) -> None:
         """Take the figures of each way."""
@@ -215,7 +209,7 @@ class TogetherPlan:
         rows = []
         for name in self.names:
             masks = self.masks.get(name)
-            has = np.flatnonzero(masks.any((1, 2)))[:200] if masks is not None else []
+            has = fm.spread(np.flatnonzero(masks.any((1, 2))), 200) if masks is not None else []
             if masks is not None and len(has) >= 5:
                 node = load_node(context.inputs[f"{way}-a"] / "nodes" / f"{name}@a")
                 maps = NodeBank([node]).maps(primitives(np.array(self.validation.pixels[has])))[:, 0]

@@ -1,22 +1,24 @@
 """Twins: nodes like a model's own, trained once more with something changed, and what they say of photographs.
 
 Judging nodes and most studies ask "and if it had never seen this class", "and with another seed", "and with another
-column of the table". All twins of a question are trained in one run, on the same photographs and for the same steps.
+column of the table". Twins that must not see the same classes are trained together, for the same steps as all others,
+on photographs in which nothing of these classes occurs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ontology.environment import threads
-from ontology.fit import JobContext, train
+from ontology.fit import Job, JobContext, train
 from ontology.io import load_tensors, read_json, save_tensors, write_json
-from vision.bank import primitives
+from vision.bank import in_blocks
 from vision.build import Plan
 from vision.nodes import Node, NodeBank
 from vision.plain import PlainNode, PlainShape, fit_plain, readings
@@ -50,13 +52,46 @@ class Twins:
                 out[:, i] = np.round(1 / (1 + np.exp(-np.clip(z, -30, 30))), 4)
         return out
 
+    def has(self, purpose: str) -> bool:
+        """Whether there is any twin NAME@PURPOSE."""
+        return any(name.endswith(f"@{purpose}") for name in self.column)
+
     def evidence(self, name: str, purpose: str, part: str) -> Floats:
         """Pooled evidence of the twin NAME@PURPOSE, [n]."""
         return self.pooled[part][:, self.column[f"{name}@{purpose}"]]
 
 
+@dataclass(frozen=True)
+class TwinGroup:
+    """Twins that are trained together.
+
+    Attributes:
+        twins: what is trained; see `usable`.
+        unseen: classes of which they see no photograph, not even a part of one; in their columns these are -1.
+    """
+
+    twins: tuple[NodePlan, ...]
+    unseen: tuple[int, ...] = ()
+
+    def job(self, name: str, key: Mapping[str, Any], run: Callable[[JobContext], None], nodes: int) -> Job:
+        """The job that trains them; in a budget of minutes it gets as many shares as there are more of them than nodes
+        of the model."""
+        parts = {**key, "spec": twin_spec(self.twins), "unseen": list(self.unseen)}
+        return Job(name, parts, run, ("primitives",), kind="net", place=None, modules=len(self.twins),
+                   share=len(self.twins) / nodes)  # fmt: skip
+
+    def rows(self, plan: Plan) -> npt.NDArray[np.int64]:
+        """The photographs of the plan that they learn from."""
+        return plan.learn[~np.isin(plan.labels[plan.learn], self.unseen)]
+
+    def trainer(self, plan: Plan, maps: npt.NDArray[np.uint8]) -> NodeTrainer:
+        """Trains each on its own, as `build` does; the classes of the model that they see are favoured."""
+        own = [c for c in plan.favoured if c not in self.unseen]
+        return NodeTrainer(self.twins, maps, plan.labels, self.rows(plan), seed=plan.recipe.seed, own=own)
+
+
 def train_twins(
-    context: JobContext, plan: Plan, twins: Sequence[NodePlan], maps: npt.NDArray[np.uint8],
+    context: JobContext, plan: Plan, group: TwinGroup, maps: npt.NDArray[np.uint8],
     validation: npt.NDArray[np.uint8], trainer: NodeTrainer | None = None,
     parts: Mapping[str, npt.NDArray[np.int64]] | None = None, keep_nodes: bool = False,
 ) -> None:  # fmt: skip
@@ -65,30 +100,29 @@ def train_twins(
     Args:
         maps: primitives of the plan's photographs.
         validation: pixels of photographs that no twin learns from, uint8 [n, side, side, 3].
-        trainer: one that trains in another way than each node on its own.
+        trainer: another one than the group's own.
         parts: further sets of the plan's photographs to answer about, by name, rows.
         keep_nodes: save the nodes themselves as well, for those who look at maps.
     """
+    twins = group.twins
     table = np.stack([twin.truth for twin in twins], axis=1)
     nodes: Sequence[Node | PlainNode]
     if plan.cut.nets:
         import torch
 
         torch.set_num_threads(threads())
-        trainer = trainer or NodeTrainer(twins, maps, plan.labels, plan.learn, seed=plan.recipe.seed, own=plan.favoured)
+        trainer = trainer or group.trainer(plan, maps)
         train(trainer, context)
         nodes = trainer.finish()
     else:
         shapes = [PlainShape(twin.shape.scale) for twin in twins]
-        read = readings(maps, plan.learn)
-        nodes = fit_plain([t.name for t in twins], shapes, table, read, plan.labels[plan.learn])
+        rows = group.rows(plan)
+        nodes = fit_plain([t.name for t in twins], shapes, table, readings(maps, rows), plan.labels[rows])
     bank = NodeBank(nodes)
     held = bank.pooled(maps[plan.held])
     good, _ = calibrated(nodes, table, held, plan.labels[plan.held])
     steady = {node.name: node for node in good}
-    found = np.concatenate(
-        [bank.pooled(primitives(np.array(validation[i : i + 500]))) for i in range(0, len(validation), 500)]
-    )
+    found = bank.pooled(in_blocks(validation))
     slope = np.array([steady[n.name].slope if n.name in steady else 0.0 for n in nodes])
     offset = np.array([steady[n.name].offset if n.name in steady else 0.0 for n in nodes])
     if keep_nodes:
@@ -102,12 +136,13 @@ def train_twins(
     write_json(context.folder / "twins.json", {"names": [twin.name for twin in twins]})
 
 
-def load_twins(folder: Path) -> Twins:
-    """What `train_twins` kept."""
-    names = read_json(folder / "twins.json")["names"]
-    stored = {key: np.asarray(value) for key, value in load_tensors(folder / "twins.safetensors").items()}
-    pooled = {key.removeprefix("part."): value for key, value in stored.items() if key.startswith("part.")}
-    return Twins({name: i for i, name in enumerate(names)}, pooled, stored["slope"], stored["offset"])
+def load_twins(*folders: Path) -> Twins:
+    """What `train_twins` kept, of several groups side by side."""
+    names = [name for folder in folders for name in read_json(folder / "twins.json")["names"]]
+    stored = [load_tensors(folder / "twins.safetensors") for folder in folders]
+    whole = {key: np.concatenate([np.asarray(part[key]) for part in stored], axis=-1) for key in stored[0]}
+    pooled = {key.removeprefix("part."): value for key, value in whole.items() if key.startswith("part.")}
+    return Twins({name: i for i, name in enumerate(names)}, pooled, whole["slope"], whole["offset"])
 
 
 def without(column: npt.NDArray[np.int8], classes: Sequence[int]) -> npt.NDArray[np.int8]:
@@ -117,9 +152,9 @@ def without(column: npt.NDArray[np.int8], classes: Sequence[int]) -> npt.NDArray
     return out
 
 
-def usable(twins: Sequence[NodePlan]) -> list[NodePlan]:
+def usable(twins: Sequence[NodePlan]) -> tuple[NodePlan, ...]:
     """Those that have a true and a false class to learn from."""
-    return [twin for twin in twins if (twin.truth == 1).any() and (twin.truth == 0).any()]
+    return tuple(twin for twin in twins if (twin.truth == 1).any() and (twin.truth == 0).any())
 
 
 def twin_spec(twins: Sequence[NodePlan]) -> list[list]:

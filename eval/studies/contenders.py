@@ -1,4 +1,4 @@
-"""The constructed model against four others of the same budget: `python -m eval.studies.contenders DATA --minutes 5`.
+"""The constructed model against five others of the same budget: `python -m eval.studies.contenders DATA --minutes 5`.
 
 DATA is a folder with `train.parquet` and `validation.parquet` (columns of the hub's GitHub-code sets). All are built on
 the whole of the one (`--sample`: a fixed sample of 40 MB) and scored on the fixed 2 MB sample of the other

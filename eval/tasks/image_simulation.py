@@ -23,7 +23,7 @@ from eval.tasks.base import Example, Measured, Metric, Task
 from eval.tasks.images import Photograph, photographs
 from eval.vision_models import OurImages
 from ontology.errors import UsageError
-from vision.bank import primitives
+from vision.bank import in_blocks, primitives
 from vision.data import read_images
 from vision.model import Constructed
 from vision.nodes import Node
@@ -79,9 +79,7 @@ def imitate(model: OurImages, source: str) -> Imitated:
     inner = model.model
     assert isinstance(inner, Constructed)
     images = read_images(source, "validation", size=model.size)
-    maps = np.concatenate(
-        [primitives(np.array(images.pixels[i : i + 500])) for i in range(0, len(images), 500)]
-    )  # fmt: skip
+    maps = in_blocks(images.pixels)
     imitator, values = Imitator(primitives(np.array(inner.evidence.pixels))), readings_of(maps)
     node_of = {node.name: i for i, node in enumerate(inner.bank.nodes) if isinstance(node, Node)}
     names = tuple(name for name in node_of if name in WORDS)
@@ -113,8 +111,7 @@ def imitate(model: OurImages, source: str) -> Imitated:
             found[f"node_{kind}"] = divergences(_sure(answer), _sure(scores[:, column]))
             found[f"output_{kind}"] = divergences(changed({column: answer}), shares)
         each[name] = found
-    index = {name: i for i, name in enumerate(inner.classes)}
-    own = np.array([index.get(name, -1) for name in images.classes])[images.labels]
+    own = images.labels_in(inner.classes)
     whole = {"known": (own >= 0).astype(float), "right": ((shares.argmax(1) == own) & (own >= 0)).astype(float)}
     for kind in KINDS:
         together = changed(answers[kind])

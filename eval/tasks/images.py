@@ -45,9 +45,11 @@ def photographs(options: Options) -> list[Example]:
     examples = []
     for row, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
         name = images.classes[int(label)]
-        digest = hashlib.sha256(np.ascontiguousarray(images.pixels[row]).tobytes() + name.encode()).hexdigest()
+        # Weights of classes and calibration are worked out over all photographs, so a row counts for this set alone.
+        whole = images.data_hash.encode() + np.ascontiguousarray(images.pixels[row]).tobytes() + name.encode()
+        digest = hashlib.sha256(whole).hexdigest()
         photograph = Photograph(options.data, row, path, name)
-        examples.append(Example(f"{row:06d} {path}", name, photograph, digest, digest[:16]))
+        examples.append(Example(f"{row:06d} {path}", name, photograph, digest, images.fingerprints[row]))
     return examples
 
 
@@ -146,8 +148,7 @@ def judge_all(values: np.ndarray, shares: np.ndarray, own: np.ndarray, labels: n
 @lru_cache(maxsize=8)
 def _judged(model: ImageModel, source: str, change: str) -> tuple[ImageSet, np.ndarray, Judged]:
     images, values = model.values_of(source, change, CORRUPTIONS.get(change, _same))
-    index = {name: i for i, name in enumerate(model.classes)}
-    own = np.array([index.get(name, -1) for name in images.classes])[images.labels]
+    own = images.labels_in(model.classes)
     return images, values, judge_all(values, model.shares(values), own, np.asarray(images.labels))
 
 

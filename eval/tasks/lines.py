@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from eval.models import EvalModel
 from eval.tasks.base import Example, Measured, Metric, Options, Task
+from ontology.io import sha256_json
 
 MAX_OVERLAP = 0.3
 """Lines of which at least this share stands in one file of a larger public project are left out."""
@@ -123,6 +124,7 @@ def lines(options: Options) -> list[Example]:
     overlap = json.loads(options.benchmark("py150_line_dev_overlap.json").read_text(encoding="utf-8"))
     literals = json.loads(options.benchmark("py150_literals.json").read_text(encoding="utf-8"))
     strings, numbers = frozenset(literals["str"]), frozenset(literals["num"])
+    kept = sha256_json(literals)  # which literals keep their value decides what is right
     examples = []
     path = options.benchmark("py150_line_dev.jsonl")
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines()):
@@ -134,7 +136,8 @@ def lines(options: Options) -> list[Example]:
             prompt = prompt[-_CONTEXT_BYTES:].partition(b"\n")[2]
         name = f"py150-dev-{number:04d}"
         line = Line(prompt, tuple(row["gt"].split()), strings, numbers)
-        examples.append(Example(name, name, line, hashlib.sha256(text.encode("utf-8")).hexdigest()))
+        digest = hashlib.sha256(f"{text}\0{kept}".encode()).hexdigest()
+        examples.append(Example(name, name, line, digest))
     return examples
 
 

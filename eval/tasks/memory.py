@@ -54,7 +54,9 @@ def prompts(options: Options) -> list[Example]:
                 break
             if (cut := _cut(file)) is not None:
                 prompt = Prompt(*cut, kind == "training", known, train.data_hash)
-                digest = hashlib.sha256(prompt.prompt + b"\0" + prompt.truth).hexdigest()
+                # What counts as copied depends on the corpus.
+                said = b"\0".join((prompt.prompt, prompt.truth, train.data_hash.encode()))
+                digest = hashlib.sha256(said).hexdigest()
                 examples.append(Example(f"{kind}: {file.project}/{file.path}", file.project, prompt, digest))
                 taken += 1
     return examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from weakref import WeakSet
 
 from cgpt.corpus import SourceFile
 from eval.models import EvalModel
@@ -12,7 +13,7 @@ from eval.tasks.language import files
 
 PROMPT_BYTES = 4000
 TOKENS = 32
-_WARM: set[int] = set()
+_WARM: WeakSet[EvalModel] = WeakSet()
 
 
 def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
@@ -20,11 +21,11 @@ def measure(model: EvalModel, example: Example) -> Iterable[Measured]:
     file: SourceFile = example.data
     prompt = file.data[: min(len(file.data) // 2, PROMPT_BYTES)]
     prompt = prompt[: prompt.rfind(b"\n") + 1] or b"import os\n"
-    if id(model) not in _WARM:
+    if model not in _WARM:
         # What is compiled or read from disk on first use is not latency.
         model.complete(prompt, 2)
         model.score_file(SourceFile("warm.py", prompt, "", ""))
-        _WARM.add(id(model))
+        _WARM.add(model)
     started = time.perf_counter()
     first = model.complete(prompt, 1)
     to_first = time.perf_counter() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -13,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from cgpt.build import HERE, Recipe, build
+from cgpt.complete import complete
+from cgpt.corpus import Corpus, SourceFile
 from cgpt.data import held_out_files
+from cgpt.export_hf import export
 from cgpt.model import ConstructedLM, load
+from cgpt.pack import Packer
 from cgpt.score import score_files
+from ontology.errors import ConstructibleError
+from ontology.fit import Budget
 from ontology.io import read_json
-from tests.cgpt.small import build_small, small_corpus
+from ontology.progress import Progress
+from tests.cgpt.small import SHAPE, build_small, small_corpus
 from tests.support import ROOT
 
 CUTS = ("root", "1", "plain")
@@ -217,6 +226,50 @@ def test_the_mixer_learns_from_files_of_their_own():
     assert not ours & rest
     assert (held_out_files(files) == chosen).all()
     assert held_out_files(files[:1]).sum() == 0 and held_out_files(files[:2]).sum() == 1
+
+
+TINY = {f"m{i}.py": f"def f{i}(x):\n    return x + {i}\n".encode() * 4 for i in range(12)}
+
+
+@pytest.mark.parametrize("cut", ["root", "leaves"])
+def test_a_corpus_too_small_for_its_alphabet_gives_a_whole_model(cut: str, tmp_path: Path):
+    """Fewer pieces than were asked for: no distribution has a token that there is not."""
+    files = [SourceFile(name, data, "tiny", "MIT") for name, data in TINY.items()]
+    build_small(tmp_path / "m", cut=cut, steps=3, corpus=Corpus(files, [], "tiny"))
+    model = load(tmp_path / "m")
+    assert model.config["vocab_size"] == model.tokenizer.vocab_size < 1024
+    made = complete(model, b"def f", 40, temperature=3.0, seed=1)
+    assert made.steps and all(0 < step.probability <= 1 for step in made.steps)
+    assert score_files(model, files[:2]).bits_per_byte > 0
+    if isinstance(model, ConstructedLM):
+        packer = Packer(model)
+        assert packer.unpack(packer.pack(files[0].data).data) == files[0].data
+        exported = read_json(export(model, tmp_path / "hf") / "config.json")
+        assert exported["vocab_size"] == len(model.index.unigram)
+
+
+def test_a_repository_that_holds_its_own_model_is_built_again_from_the_store(tmp_path: Path):
+    for name, data in TINY.items():
+        (tmp_path / name).write_bytes(data)
+    command = ["build", ".", "--out", "runs/mine", "--steps", "2", "--hidden", "8", "--json"]
+    first, second = (json.loads(run_cli(*command, cwd=tmp_path).stdout) for _ in range(2))
+    assert (first["files"], first["bytes"]) == (second["files"], second["bytes"])
+    assert read_json(tmp_path / "runs" / "mine" / "config.json")["corpus"]["name"] == tmp_path.name
+    assert (tmp_path / "runs" / "mine" / "router.py").exists()
+
+
+def test_a_limit_of_parameters_is_checked_before_training_and_on_work_that_is_taken_over(tmp_path: Path):
+    text = (HERE / "ontology.yaml").read_text()
+    (tmp_path / "low.yaml").write_text(text.replace("max_params: 200000", "max_params: 400"))
+    files = [SourceFile(name, data, "tiny", "MIT") for name, data in TINY.items()]
+
+    def run(ontology: Path) -> None:
+        recipe = Recipe(vocab_size=1024, shape=SHAPE, ontology=ontology)
+        build(Corpus(files, [], "tiny"), tmp_path / "m", Budget(steps=3), recipe, progress=Progress(quiet=True))
+
+    run(HERE / "ontology.yaml")
+    with pytest.raises(ConstructibleError, match="over its max_params 400"):
+        run(tmp_path / "low.yaml")
 
 
 def test_score_command_takes_files_folders_and_parquet(model_folder: Path, tmp_path: Path):

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from cgpt import corpus as corpus_module
 from cgpt import stdlib
-from cgpt.corpus import Corpus, SourceFile, load_sample, read_corpus, sample_by_hash, sample_record, unusable
+from cgpt.corpus import (
+    Corpus,
+    SourceFile,
+    load_sample,
+    read_corpora,
+    read_corpus,
+    sample_by_hash,
+    sample_record,
+    unusable,
+)
 from ontology.errors import ConstructibleError, UsageError
 from tests.support import data_path
 
@@ -49,6 +58,12 @@ def test_folder_is_recursive_ordered_and_passes_over_what_is_not_the_users_code(
             "env/lib/e.py": b"e = 1\n",
             "lib/site-packages/s.py": b"s = 1\n",
             "node_modules/n.py": b"n = 1\n",
+            "runs/mine/config.json": b'{"format": "constructible-code/1"}',
+            "runs/mine/router.py": b"r = 1\n",
+            "export/config.json": b'{"model_type": "constructible"}',
+            "export/constructible_hf.py": b"r = 2\n",
+            "pkg/config.json": b"[1]",
+            "pkg/deep/config.json": b"{broken",
         },
     )
     corpus = read_corpus(str(tmp_path))
@@ -157,12 +172,31 @@ def test_single_file_and_other_kinds_of_file(tmp_path: Path) -> None:
         read_corpus(str(tmp_path / "one.txt"))
 
 
+def test_several_are_read_as_one_and_what_lies_side_by_side_is_of_one_project(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"app/__init__.py": b"", "app/a.py": b"x = 1\n", "app/b.py": b"y = 1\n", "app/sub/c.py": b"z = 1\n"}
+    )
+    files = [str(tmp_path / "app" / name) for name in ("__init__.py", "a.py", "b.py")]
+    corpus = read_corpora([*files, str(tmp_path / "app")])
+    assert [(file.path, file.project) for file in corpus.files] == [
+        ("a.py", "app"), ("b.py", "app"), ("sub/c.py", "sub"),
+    ]  # fmt: skip
+    reasons = [reason for _, reason in corpus.skipped]
+    assert reasons == ["empty", "empty", "the same bytes as a.py", "the same bytes as b.py"]
+    with pytest.raises(ConstructibleError, match="no file can be used; 1 left out"):
+        read_corpora(files[:1])
+    with pytest.raises(UsageError, match="no such folder"):
+        read_corpora([*files, str(tmp_path / "absent.py")])
+
+
 @pytest.mark.parametrize(
     ("text", "licence"),
     [
         (b"MIT License\n\nCopyright", "MIT"),
         (b"                 Apache License\n           Version 2.0, January 2004", "Apache-2.0"),
         (b"SPDX-License-Identifier: MPL-2.0\n", "MPL-2.0"),
+        (b"# SPDX-License-Identifier: MIT AND (GPL-3.0-only OR ISC)\nmore", "MIT AND (GPL-3.0-only OR ISC)"),
+        (b"/* SPDX-License-Identifier: MIT */\n", "MIT"),
         (b"All rights reserved.", "unknown"),
     ],
 )
@@ -245,7 +279,7 @@ def test_hub_spellings_of_the_columns(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "hub.parquet")
     corpus = read_corpus(str(tmp_path / "hub.parquet"))
-    assert [(file.path, file.licence) for file in corpus.files] == [("o/a/m.py", "Apache-2.0 OR MIT")]
+    assert [(file.path, file.licence) for file in corpus.files] == [("o/a/m.py", "Apache-2.0 AND MIT")]
     assert corpus.skipped == [("o/a/n.py", "not UTF-8 (byte 0)")]
 
 
@@ -259,6 +293,12 @@ def test_broken_parquet_and_missing_column_say_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(ConstructibleError, match="not a readable Parquet file"):
         read_corpus(str(tmp_path / "broken.parquet"))
+    pq.write_table(pa.table({"code": [["x", "y"]], "language": [3]}), tmp_path / "lists.parquet")
+    with pytest.raises(ConstructibleError, match="no file can be used"):  # a number is no name of a language
+        read_corpus(str(tmp_path / "lists.parquet"))
+    pq.write_table(pa.table({"code": [["x", "y"]]}), tmp_path / "lists.parquet")
+    with pytest.raises(ConstructibleError, match="column 'code' holds list"):
+        read_corpus(str(tmp_path / "lists.parquet"))
     pq.write_table(pa.table({"source": ["x"]}), tmp_path / "other.parquet")
     with pytest.raises(ConstructibleError, match="no column holds code; it has source"):
         read_corpus(str(tmp_path / "other.parquet"))

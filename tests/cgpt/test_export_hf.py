@@ -131,11 +131,22 @@ def test_a_missing_package_is_named_as_ours(exported: Path, monkeypatch: pytest.
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+def test_nothing_of_an_earlier_export_stays(model: ConstructedLM, tmp_path: Path):
+    folder = export(model, tmp_path / "hf")
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "constructible" / "forgotten.json").write_text("of an earlier model")
+    export(model, folder)
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(model: ConstructedLM, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
-    for folder in (tmp_path, model.folder):
-        with pytest.raises(ConstructibleError, match="something else"):
+    with pytest.raises(ConstructibleError, match="something else"):
+        export(model, tmp_path)
+    for folder in (model.folder, model.folder / "hf"):
+        with pytest.raises(ConstructibleError, match="the model's own"):
             export(model, folder)
+    assert not (model.folder / "hf").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

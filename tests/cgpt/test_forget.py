@@ -177,8 +177,14 @@ def test_files_that_no_net_saw_leave_the_nets_alone(copy: Path, corpus: Corpus, 
     same_files(copy, original.folder, {"nets.safetensors", "seen_by_nets.json"})
     assert set(read_json(copy / "held_out.json")["files"]) == held_out - {mark_of(file)}
     assert (copy / "mixer.json").read_bytes() != (original.folder / "mixer.json").read_bytes()
+    rest = [other.path for other in corpus.files if other != file and mark_of(other) in held_out]
     with pytest.raises(ConstructibleError, match="add --retrain"):
-        quietly(copy, *(other.path for other in corpus.files if other != file and mark_of(other) in held_out))
+        quietly(copy, *rest)
+    # With other files held out instead, which the nets must not have seen.
+    done = quietly(copy, *rest, retrain=True)
+    assert done.retrained and len(done.files) == len(rest)
+    now, seen = (set(read_json(copy / f"{name}.json")["files"]) for name in ("held_out", "seen_by_nets"))
+    assert now and not now & held_out and not now & seen
 
 
 @pytest.mark.parametrize("stopped", ["while it builds", "while files take their places"])

@@ -182,6 +182,7 @@ def test_the_checksum_is_over_what_decides(model_folder: Path, tmp_path: Path):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     assert model_checksum(tmp_path) == before
     (tmp_path / "README.md").write_text("other words")
+    (tmp_path / "packed.cgp").write_bytes(b"what was packed into the model's own folder")
     assert model_checksum(tmp_path) == before
     (tmp_path / "mixer.json").write_bytes((tmp_path / "mixer.json").read_bytes().replace(b"0.1", b"0.2", 1))
     assert model_checksum(tmp_path) != before

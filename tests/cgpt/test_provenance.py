@@ -45,6 +45,13 @@ def test_expressions():
     assert permits("MIT", ["mit", "BSD-3-Clause"]) and not permits("MIT-0", ["MIT"])
     assert permits("Apache-2.0 OR GPL-3.0-only", ["Apache-2.0"]) and not permits("MIT AND Zlib", ["MIT"])
     assert permits("(MIT AND Zlib) OR ISC", ["Zlib", "MIT"]) and not permits("unknown", ["MIT"])
+    assert not permits("(MIT OR Apache-2.0) AND GPL-3.0-only", ["MIT"])
+    assert permits("(MIT OR Apache-2.0) AND GPL-3.0-only", ["GPL-3.0-only", "Apache-2.0"])
+    assert permits("MIT OR Apache-2.0 AND GPL-3.0-only", ["MIT"])  # AND binds closer
+    with_exception = "GPL-2.0-only WITH Classpath-exception-2.0"
+    assert permits(with_exception, [with_exception]) and not permits(with_exception, ["GPL-2.0-only"])
+    for broken in ("", "(MIT", "MIT)", "MIT OR", "MIT AND", "()", "MIT (ISC)", "OR MIT"):
+        assert not permits(broken, ["MIT", "ISC"]), broken
 
 
 def test_what_is_left_out_was_never_there(licensed: ConstructedLM, unseen: list[SourceFile]):

@@ -156,6 +156,10 @@ def another_share(token: dict[str, Any]) -> None:
     expert["bits"] *= 1.1
 
 
+def forget_a_source(token: dict[str, Any]) -> None:
+    token["experts"].remove(max(token["experts"], key=lambda expert: expert["bits"]))
+
+
 def another_read(token: dict[str, Any]) -> None:
     for name in token["reads"]:
         token["reads"][name] = 300
@@ -184,7 +188,8 @@ def another_concept(token: dict[str, Any]) -> None:
 CHANGES = [
     shift, shorten, drop_level, drop_place, move_place,
     drop_place_like_this, forget_kind_of_place, another_file, another_line, another_licence, another_position,
-    another_share, another_read, another_confidence, another_name, fewer_names, another_target, another_concept,
+    another_share, forget_a_source, another_read, another_confidence, another_name, fewer_names, another_target,
+    another_concept,
 ]  # fmt: skip
 
 
@@ -205,6 +210,17 @@ def test_a_false_record_is_found(model: ConstructedLM, made: dict[str, Any], cha
     change(token)
     found = compare(model, {**made, "tokens": [token, made["tokens"][3]]})
     assert [row["at"] for row in found["failed"]] == [token["at"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": None}, {"surroundings": {}}, {"ids": [70_000]}, {"ids": [65_000]}, {"tokens": []}, {"ids": "x"}],
+)  # fmt: skip
+def test_what_is_no_whole_record_is_one_clear_line(model: ConstructedLM, made: dict[str, Any], change: dict[str, Any]):
+    with pytest.raises(ConstructibleError, match="record"):
+        compare(model, made | change)
+    with pytest.raises(ConstructibleError, match="record"):
+        compare(model, {key: value for key, value in made.items() if key not in change})
 
 
 def test_files_that_are_not_text_have_records_too(model: ConstructedLM):

@@ -13,6 +13,7 @@ import pytest
 from eval.board import MARKDOWN, PAGE, RESULTS, entries, to_csv, to_markdown, write_board
 from eval.board_page import render
 from eval.cli import eval_
+from eval.tasks.replay import REPLAY
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_json
 from ontology.main import run as run_command
@@ -54,6 +55,20 @@ def test_rows_come_from_the_files_they_name(results: Path) -> None:
     assert kinds["from the hub"] == "other"
     hub = next(row for row in rows if row.figures.name == "from the hub")
     assert "not known" in hub.figures.note
+
+
+def test_a_control_is_no_model_and_figures_of_another_model_are_not_its_own(results: Path) -> None:
+    about = {"name": "dealt out", "kind": "", "seed": None, "fingerprint": "x", "control": "random router"}
+    make_results(results / "pair", "dealt out", bits_rows(1.1), model=about)
+    rows = {row.figures.name: row for row in entries(results)}
+    assert rows["dealt out"].kind == "control" and "a control: random router" in rows["dealt out"].figures.note
+    assert rows["ours"].faithful is None or rows["ours"].faithful >= 0
+    one = {"example": "a", "cluster": "a", "sha256": "0", "detail": "", "part": ""}
+    replayed = {"replayed": 50.0, "positions": 100.0, "largest_difference": 0.1, "files": 1.0}
+    make_results(results / "pair", "dealt out", [{**one, **replayed}], task=REPLAY, model=about)
+    assert next(row for row in entries(results) if row.figures.name == "dealt out").faithful == 0.5
+    make_results(results / "pair", "dealt out", bits_rows(1.1), model=about | {"fingerprint": "built again"})
+    assert next(row for row in entries(results) if row.figures.name == "dealt out").faithful is None
 
 
 def test_a_changed_figure_changes_the_table(results: Path, tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
+def test_curves_of_models_with_training_seeds_are_shown(results: Path) -> None:
+    for cut, bits in (("root", 1.4), ("leaves", 1.2)):
+        for seed in (0, 1):
+            make_results(results / "bench", cut, bits_rows(bits), seed=seed, budget={"cut": cut})
+    (results / "bench" / "leaves" / "seed-0" / "bits.rows").mkdir()
+    shutil.copy(results / "bench" / "root" / "seed-0" / "bits.parquet",
+                results / "bench" / "leaves" / "seed-0" / "bits.rows" / "00000.parquet")  # fmt: skip
+    assert "Decomposition: bench" in to_markdown(make_post(results))
+
+
 def test_what_is_unfavourable_is_said(results: Path) -> None:
     text = to_markdown(make_post(results))
     negative = text.partition("## Negative results")[2].partition("## Limitations")[0]

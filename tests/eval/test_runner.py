@@ -15,7 +15,7 @@ from cgpt.corpus import SourceFile, read_corpus
 from cgpt.model import ConstructedLM, load
 from cgpt.score import score_files
 from eval.cli import eval_
-from eval.models import open_specs, parse_spec
+from eval.models import open_model, open_specs, parse_spec
 from eval.records import read_header, read_results
 from eval.runner import result_path, run
 from eval.tasks import TASKS, Measured, Options, load_tasks
@@ -183,6 +183,66 @@ def test_a_killed_run_loses_only_what_was_not_written(models: Models, tmp_path: 
     run_bits(models, tmp_path, [str(models.plain)], limit=5, task=calm)
     assert len(measured) == 5 == len(set(measured)) and not path.with_suffix(".rows").exists()
     assert len(read_results(path).examples) == 5
+
+
+def test_more_examples_killed_and_resumed_count_each_once(models: Models, tmp_path: Path, monkeypatch) -> None:
+    names = [str(models.plain)]
+    run_bits(models, tmp_path, names, limit=2)
+    done = 0
+
+    def failing(model, example):
+        nonlocal done
+        done += 1
+        if done == 3:
+            raise KeyboardInterrupt
+        return measure(model, example)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.runner.FLUSH_SECONDS", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            run_bits(models, tmp_path, names, limit=5, task=replace(BITS, measure=failing))
+    (path,) = run_bits(models, tmp_path, names, limit=5)
+    (other,) = run_bits(models, tmp_path / "other", names, limit=5)
+    assert sorted(read_results(path).examples) == sorted(read_results(other).examples)
+    assert read_header(path)["figures"] == read_header(other)["figures"]
+    assert read_header(path)["parts"] == read_header(other)["parts"]
+
+
+def test_a_run_that_was_stopped_at_its_figures_works_them_out(models: Models, tmp_path: Path, monkeypatch) -> None:
+    def stopped(results):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.runner.summary", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_bits(models, tmp_path, [str(models.plain)], limit=2)
+    (path,) = run_bits(models, tmp_path, [str(models.plain)], limit=2)
+    header = read_header(path)
+    assert header["figures"]["bits per byte"]["value"] > 0 and header["measured_examples"] == 0
+
+
+def test_what_cannot_be_done_is_found_before_anything_is_measured(models: Models, tmp_path: Path) -> None:
+    specs, tasks = open_specs([str(models.plain), str(models.monolith)]), load_tasks("bits,replay")
+    with pytest.raises(UsageError, match="cannot do what the task 'replay' needs"):
+        run(specs, tasks, Options(data=str(models.unseen), limit=1), tmp_path / "out", progress=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_library_of_another_python_is_not_taken_for_the_one_it_was_built_from(models: Models, tmp_path: Path) -> None:
+    folder = copy_model(models.plain, tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"corpus": {**config["corpus"], "name": "stdlib:train"}}))
+    (folder / "training_files.json").write_text(json.dumps({"files": ["0" * 16], "corpus": "of another Python"}))
+    (path,) = run_bits(models, tmp_path / "out", [str(folder)], limit=1)
+    assert read_header(path)["copied"] is None and read_header(path)["leaked"] == []
+
+
+def test_a_model_is_what_it_says_and_not_how_it_was_stored(models: Models, tmp_path: Path) -> None:
+    one, two = copy_model(models.plain, tmp_path / "one"), copy_model(models.plain, tmp_path / "two")
+    (two / ".store" / "ab").mkdir(parents=True)
+    (two / ".store" / "ab" / "entry.json").write_text('{"seconds": 3.2}')
+    prints = [open_model(spec).fingerprint for spec in open_specs([str(one), str(two)])]
+    assert prints[0] == prints[1]
 
 
 def test_a_changed_model_is_measured_again(models: Models, tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ ESCAPES = [
     'def route(state):\n    if state.last == "\\d":\n        return "a"\n    return "b"\n',
     "def route(state):\n" + "".join("    " * i + "if state.in_call:\n" for i in range(1, 99)) + " " * 400 + "x\n",
     "(" * 5000,
+    f"if state.depth == {10**400}:\n    return 'a'\nreturn 'b'",
     "#" * 300_000,
 ]  # fmt: skip
 
@@ -244,6 +245,14 @@ def test_every_escape_is_refused_with_line_and_reason(text: str) -> None:
     assert caught.value.file == "router.py"
     assert caught.value.line is not None and caught.value.line >= 1
     assert caught.value.fix or "takes a number here" in caught.value.message
+
+
+def test_a_chain_that_python_cannot_compile_is_refused() -> None:
+    chain = "".join(f"elif state.depth * 100 == {i}:\n    return 'c{i}'\n" for i in range(1, 4000))
+    text = whole(f"if state.depth == 0:\n    return 'c0'\n{chain}return 'b'")
+    with pytest.raises(RestrictedError):
+        router = Router.parse(text, FIELDS, HELPERS, file="router.py")
+        router.route([[1, 1, 1]])
 
 
 def test_the_line_is_the_one_at_fault() -> None:

@@ -75,6 +75,15 @@ def test_packages_out_of_range_and_missing_are_named(monkeypatch: pytest.MonkeyP
     assert "click" not in found["packages"].detail
 
 
+def test_a_package_that_is_missing_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_at_machine() -> list[doctor.Finding]:
+        raise ModuleNotFoundError("No module named 'psutil'", name="psutil")
+
+    monkeypatch.setattr(doctor, "LOOKS", (look_at_machine, doctor.look_at_packages))
+    found = {finding.subject: finding for finding in doctor.findings()}
+    assert found["machine"].state == "bad" and "'psutil'" in found["machine"].detail and "packages" in found
+
+
 def test_the_data_folder_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSTRUCTIBLE_DATA", str(tmp_path))
     assert doctor.look_at_data()[0].state == "bad"

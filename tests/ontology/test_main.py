@@ -80,6 +80,15 @@ def test_bad_usage_is_exit_code_two(arguments: list[str], line: str, capsys: pyt
     assert out == "" and err.startswith("error: ") and line in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [[], ["ontology"], ["vision"]])
+def test_no_command_is_bad_usage_and_shows_the_commands(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(constructible, arguments) == 2
+    out, err = capsys.readouterr()
+    assert err == "" and "Usage: " in out and out.count("\n") > 5
+
+
 def test_a_broken_command_hides_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     group = LazyGroup("tool")
     group.registry = Registry("command", entries={"bad": "no.such:thing", "doctor": "ontology.doctor:doctor"})

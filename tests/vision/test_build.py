@@ -15,8 +15,9 @@ from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json
 from ontology.store import Store
 from tests.vision.small import CLASSES, SmallWorld, build_small
-from vision.build import choose_classes, split_rows
-from vision.data import read_images
+from vision.build import Plan, Recipe, choose_classes, split_rows
+from vision.concepts import Library
+from vision.data import ImageSet, read_images
 from vision.model import Constructed, RootModel, load
 from vision.score import auroc, score
 
@@ -85,6 +86,51 @@ def test_every_cut_is_a_model_of_about_equal_size(cut: str, world: SmallWorld, m
     assert 0 <= figures["accuracy"] <= 1 and set(figures["per_class"]) == set(CLASSES)
     if cut == "classes":
         assert isinstance(model, Constructed) and set(model.bank.names) <= set(CLASSES)
+
+
+APPLES = """
+name: apples
+features:
+  - {name: red, question: "Is it red?", kind: colour, scale: 0.1}
+  - {name: round, question: "Is it round?", kind: shape, scale: 1.0}
+  - {name: crust, question: "Is there a crust?", kind: texture, scale: 0.2}
+  - {name: handle, question: "Is there a handle?", kind: part, scale: 0.35}
+  - {name: solid, question: "Is it one thing?", kind: shape, scale: 1.0}
+classes:
+  - {name: apple, wnid: n07739125, parts: {skin: [red]}, whole: [round, solid]}
+  - {name: apple_pie, wnid: n07614198, parts: {crust: [crust]}, whole: [round, solid]}
+  - {name: cup, wnid: n03147509, parts: {handle: [handle]}, whole: [solid]}
+"""
+
+
+def few_pictures(classes: tuple[str, ...]) -> ImageSet:
+    labels = np.repeat(np.arange(len(classes)), 12)
+    boxes = np.full((len(labels), 4), np.nan, dtype=np.float32)
+    pixels = np.zeros((len(labels), 64, 64, 3), dtype=np.uint8)
+    return ImageSet("few", "train", pixels, labels, classes, tuple(f"{i}.png" for i in range(len(labels))), boxes)
+
+
+def test_a_part_belongs_to_its_class_and_to_none_whose_name_begins_alike():
+    library, names = Library.parse(APPLES, "apples"), ("apple", "apple_pie", "cup")
+    plan = Plan(few_pictures(names), library, Recipe(classes=names, cut="parts"))
+    assert plan.truth["apple_pie_crust"].tolist() == [0, 1, 0]
+    assert plan.truth["apple_skin"].tolist() == [1, 0, 0]
+
+
+def test_classes_may_be_named_by_their_wordnet_ids():
+    library = Library.parse(APPLES, "apples")
+    by_id, names = ("n03147509", "n07614198", "n07739125"), ("cup", "apple_pie", "apple")
+    for cut in ("classes", "parts", "leaves"):
+        found = Plan(few_pictures(by_id), library, Recipe(classes=by_id, cut=cut)).truth
+        told = Plan(few_pictures(names), library, Recipe(classes=names, cut=cut)).truth
+        assert found and {k: v.tolist() for k, v in found.items()} == {k: v.tolist() for k, v in told.items()}
+
+
+def test_the_monolith_is_given_the_parameters_of_nodes_that_there_are():
+    names = ("apple", "apple_pie", "cup")
+    plan = Plan(few_pictures(names), Library.parse(APPLES, "apples"), Recipe(classes=names))
+    assert "solid" not in plan.truth  # true of all of them: nothing to learn
+    assert plan.leaf_parameters() == plan.trained_parameters()
 
 
 def test_hard_mode_sees_zero_and_one_only(world: SmallWorld, tmp_path: Path):

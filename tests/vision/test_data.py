@@ -115,6 +115,89 @@ def test_boxes_follow_scaling_and_cropping(tmp_path: Path):
     assert (found.pixels[0, y0:y1, x0:x1] > 200).all() and found.pixels[0].mean() < 80
 
 
+def photographs(labels: str, folder: Path) -> Path:
+    """A Parquet file of twelve different photographs of each label."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [encoded(value=7 * i + ord(label) % 7) for label in labels for i in range(12)]
+    rows = {"image": [{"bytes": data, "path": None} for data in images], "name": [x for x in labels for _ in range(12)]}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(rows), folder)
+    return folder
+
+
+def both_splits(source: str, cache: Path) -> tuple[set[str], set[str]]:
+    """Fingerprints of the photographs to learn from and to validate on."""
+    train, held = (read_images(source, split, cache=cache) for split in ("train", "validation"))
+    return set(train.fingerprints), set(held.fingerprints)
+
+
+@pytest.mark.parametrize("layout", ["train only", "validation beside classes", "train and val"])
+def test_no_layout_of_folders_validates_on_what_is_learned_from(folder: Path, tmp_path: Path, layout: str):
+    source = folder
+    if layout != "validation beside classes":
+        source = tmp_path / "split"
+        source.mkdir()
+        folder.rename(source / "train")
+    if layout != "train only":
+        side = "val" if layout == "train and val" else "test"
+        for label in ("cat", "dog"):
+            for i in range(3):
+                put(source / side / label / f"{i}.jpg", encoded(value=200 + 10 * i + (5 if label == "cat" else 0)))
+    train, held = both_splits(str(source), tmp_path / "c")
+    assert train and held and not train & held
+    assert (len(train), len(held)) == (24, 6) or layout == "train only" and len(train) + len(held) == 24
+    assert list_classes(str(source)) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "names", [("data", "test"), ("train", "validation"), ("train",), ("test",), ("values", "more")]
+)
+def test_no_layout_of_parquet_validates_on_what_is_learned_from(tmp_path: Path, names: tuple[str, ...]):
+    for i, name in enumerate(names):
+        photographs("ab" if i == 0 else "cd", tmp_path / "data" / f"{name}.parquet")
+    train, held = both_splits(str(tmp_path / "data"), tmp_path / "c")
+    assert train and held and not train & held and len(train) + len(held) == 24 * len(names)
+    assert names[-1] not in ("test", "validation") or len(names) == 1 or len(held) == 24
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "test")])
+def test_a_hub_dataset_is_streamed_and_split(tmp_path: Path, monkeypatch, splits: tuple[str, ...]):
+    datasets = pytest.importorskip("datasets")
+    load = datasets.load_dataset
+    files = {split: str(photographs("ab" if split == "train" else "cd", tmp_path / f"{split}.parquet"))
+             for split in splits}  # fmt: skip
+    monkeypatch.setattr(datasets, "load_dataset", lambda _, **given: load("parquet", data_files=files, **given))
+    train, held = both_splits("someone/pictures", tmp_path / "c")
+    assert train and held and not train & held and len(train) + len(held) == 24 * len(splits)
+    monkeypatch.setattr("vision.data.HUB_LIMIT", 20)
+    found = read_images("someone/pictures", "train", cache=tmp_path / "d")
+    assert [reason for _, reason in found.skipped] == ["only the first 20 rows are read"]
+
+
+def test_a_camera_held_upright_gives_an_upright_picture():
+    image = Image.new("RGB", (100, 80), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 50, 80))  # the left half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: what lies left comes up
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    pixels = decode(file.getvalue(), 64)[0]
+    assert pixels[:24].min() > 200 and pixels[-24:].max() < 50
+
+
+@pytest.mark.parametrize("box", [[[0, 0, 9, 9]] * 4, [None] * 4, [50, 50, 10, 10], {"a": 1, "b": 2, "c": 3, "d": 4}])
+def test_a_box_of_another_form_is_no_box(tmp_path: Path, box):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {"image": [{"bytes": encoded(), "path": None}], "name": ["a"], "bbox": [box]}
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
+    assert np.isnan(read_images(str(tmp_path), "train", cache=tmp_path / "c").boxes).all()
+
+
 def test_parquet_with_wrong_columns_or_labels(tmp_path: Path):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from ontology.errors import ConstructibleError, UsageError
 from tests.browser import PHONE, Browser, browser  # noqa: F401
-from tests.vision.small import SmallWorld
-from vision.cli import read_changes
-from vision.explain import Explanation, explain_picture, predict_files, predict_pixels
+from tests.vision.small import SmallWorld, build_small
+from vision.cli import read_changes, vision
+from vision.explain import Explanation, as_rules_see, explain_picture, predict_files, predict_pixels
 from vision.explain_page import fill_rule, heat, render_page
 from vision.model import Constructed, load
 
@@ -89,6 +91,29 @@ def test_a_rule_is_shown_with_its_numbers_filled_in():
     lines = fill_rule("def rule(s):\n    score = 2 * s.wheel + 1 * (1 - s.fur)\n    return score - 1\n",
                       {"wheel": 0.9312, "fur": 0.0})  # fmt: skip
     assert [line["filled"] for line in lines] == ["", "score = 2 * 0.9312 + 1 * (1 - 0)", ""]
+
+
+def test_of_equal_classes_the_one_that_is_answered_is_explained(model: Constructed, world: SmallWorld):
+    said = predict_pixels(model, np.array(world.validation.pixels[0]), "x")
+    equal = replace(said, values=(1.0,) * len(model.classes), label=model.classes[0])
+    assert explain_picture(model, equal).rule == model.rules.rules[0].source
+
+
+def test_a_hard_model_shows_the_numbers_that_its_rules_see(world: SmallWorld, tmp_path: Path):
+    build_small(world, tmp_path / "m", steps=6, mode="hard")
+    hard = load(tmp_path / "m")
+    assert isinstance(hard, Constructed)
+    said = predict_pixels(hard, np.array(world.validation.pixels[0]), "x")
+    seen = as_rules_see(hard, said.scores)
+    assert set(seen.values()) <= {0.0, 1.0}
+    assert hard.rules.rules[0].value(seen) == said.values[0]
+
+
+def test_no_picture_that_can_be_read_is_a_failure_in_json_too(model_folder: Path, tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    done = CliRunner().invoke(vision, ["predict", str(model_folder), str(tmp_path / "broken.jpg"), "--json"])
+    assert isinstance(done.exception, ConstructibleError)
+    assert json.loads(done.stdout)["predictions"][0]["path"].endswith("broken.jpg")
 
 
 def test_heat_glows_where_the_evidence_is():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +41,32 @@ def test_twins_never_learn_from_the_classes_they_are_judged_on(world: SmallWorld
     model, plan, _ = judged
     made = FidelityPlan(model, plan, world.validation)
     assert sorted(sum(made.folds, [])) == list(range(len(plan.known)))
-    for twin in made.twins():
-        name, purpose = twin.name.split("@")
-        if purpose.isdigit():
-            assert (twin.truth[made.folds[int(purpose)]] == -1).all()
-        if purpose == "new":
-            assert (twin.truth[plan.own] == -1).all()
-        if purpose == "swap":
-            assert np.array_equal(twin.truth, plan.truth[name]) and twin.seed_name != name
+    assert set(made.groups()) == {"0", "1", "new", "swap"}
+    for purpose, group in made.groups().items():
+        unseen = plan.own if purpose == "new" else [] if purpose == "swap" else made.folds[int(purpose)]
+        assert list(group.unseen) == list(unseen)
+        assert not set(plan.labels[group.rows(plan)].tolist()) & set(unseen)  # not even as a patch in another picture
+        for twin in group.twins:
+            name, _, said = twin.name.partition("@")
+            assert said == purpose and (twin.truth[list(unseen)] == -1).all()
+            if purpose == "swap":
+                assert np.array_equal(twin.truth, plan.truth[name]) and twin.seed_name != name
     randoms = {name: column for name, column in made.controls.items()}
     assert randoms and all(
         any(np.array_equal(np.sort(column), np.sort(plan.truth[n])) for n in made.names) for column in randoms.values()
     )
+
+
+def test_masks_are_those_of_the_pictures_that_are_judged(world: SmallWorld):
+    masks = find_masks(str(world.folder), world.validation)
+    assert masks and all(mask.shape == (len(world.validation), 64, 64) for mask in masks.values())
+    drawn = find_masks("part-world", replace(world.validation, pixels=np.zeros((len(world.validation), 128, 128, 3))))
+    assert all(mask.shape[1:] == (128, 128) for mask in drawn.values())
+    name = next(name for name in masks if masks[name].any())
+    assert np.array_equal(drawn[name][:, ::2, ::2], find_masks("part-world", world.validation)[name])
+    # As many pictures of the other split are other pictures.
+    some = world.train.part(np.arange(len(world.validation)))
+    assert find_masks(str(world.folder), some) == {}
 
 
 def test_every_node_has_every_figure(judged):

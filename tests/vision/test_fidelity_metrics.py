@@ -54,6 +54,9 @@ def transfer(maps: np.ndarray, labels: np.ndarray, folds: list[list[int]] | None
 def test_polarity_passes_the_right_node_and_catches_the_inverted(nodes, labels):
     assert fm.polarity(score(nodes["right"]), labels, TRUTH) > 0.95
     assert fm.polarity(score(nodes["inverted"]), labels, TRUTH) < 0.05
+    # Pictures of classes that the table does not know, whatever they look like, change nothing.
+    strange = np.concatenate([score(nodes["right"]), np.linspace(-99, 99, 40)]), np.append(labels, np.full(40, -1))
+    assert fm.polarity(*strange, TRUTH) == fm.polarity(score(nodes["right"]), labels, TRUTH)
 
 
 def test_transfer_passes_the_right_node_and_catches_the_memoriser(nodes, labels):

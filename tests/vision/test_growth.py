@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from click.testing import CliRunner
 from tests.vision.small import CLASSES, SmallWorld
 from vision.build import Plan, Recipe
 from vision.cli import vision
+from vision.comparisons import in_words
 from vision.growth import GrowthPlan, collect
-from vision.study import _difference
 from vision.twins import Twins
 
 
@@ -40,18 +41,29 @@ def made_up(plan: GrowthPlan, knows: dict[str, float]) -> Twins:
 
 def test_twins_never_learn_from_what_is_new_to_them(growth_plan: GrowthPlan):
     own = growth_plan.plan.own
-    for twin in growth_plan.twins():
-        name, purpose = twin.name.split("@")
+    for purpose, group in growth_plan.groups().items():
         unseen = {"all": [], "one": own[-1:], "none": own}[purpose]
-        assert (twin.truth[unseen] == -1).all() and twin.seed_name == name
         rest = np.setdiff1d(np.arange(24), unseen)
-        assert np.array_equal(twin.truth[rest], growth_plan.plan.truth[name][rest])
+        assert sorted(set(growth_plan.plan.labels[group.rows(growth_plan.plan)].tolist())) == rest.tolist()
+        for twin in group.twins:
+            name, _, said = twin.name.partition("@")
+            assert (twin.truth[unseen] == -1).all() and twin.seed_name == name and said == purpose
+            assert np.array_equal(twin.truth[rest], growth_plan.plan.truth[name][rest])
     # Shown photographs are of the own classes, equally many, and none of those that rules are fitted on otherwise.
     labels = growth_plan.plan.labels
     assert growth_plan.shots == [5, 13]
     for n, rows in growth_plan.first.items():
         assert np.bincount(labels[rows]).tolist().count(n) == len(own) and len(rows) == n * len(own)
         assert not set(rows.tolist()) & set(growth_plan.plan.held.tolist())
+
+
+def test_where_there_are_no_other_classes_nothing_is_said_of_new_ones(world: SmallWorld):
+    plan = GrowthPlan(Plan(world.train, world.library, Recipe(classes=world.train.classes)), world.validation)
+    assert set(plan.groups()) == {"all", "one"}
+    twins = made_up(plan, {"all": 1.0, "one": 1.0, "none": 1.0})
+    seen = {name: i for name, i in twins.column.items() if not name.endswith("@none")}
+    rows = plan.by_rule(replace(twins, column=seen))
+    assert set(rows) == {"retrained", "one new class, its rule added", "one new class, all rules fitted again"}
 
 
 def test_rules_alone_suffice_where_nodes_carry_over_and_fail_where_they_do_not(growth_plan: GrowthPlan):
@@ -98,4 +110,4 @@ def test_comparisons_are_made_photograph_by_photograph_over_all_draws():
     found = difference("a", "b")
     assert found["difference"] == 0.5 and found["ratio"] == 2.0
     nothing = difference("b", "b")
-    assert nothing["difference"] == 0 and "0.0 points" in _difference(nothing)
+    assert nothing["difference"] == 0 and "0.0 points" in in_words(nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vision.model import log_odds, probabilities
 from vision.score import calibration, class_figures
 
 
@@ -14,12 +15,20 @@ def test_calibration_tells_a_model_that_can_be_believed_from_one_that_boasts():
     right = rng.random(20_000) < 1 / (1 + np.exp(-sure))
     values = np.stack([sure, np.zeros(20_000)], axis=1)
     target = np.where(right, 0, 1)
-    honest, boasting = calibration(values, target), calibration(5 * values, target)
+    honest, boasting = calibration(probabilities(values), target), calibration(probabilities(5 * values), target)
     assert honest["expected_calibration_error"] < 0.02 < 0.1 < boasting["expected_calibration_error"]
     assert honest["brier"] < boasting["brier"] and honest["log_loss_bits"] < boasting["log_loss_bits"]
     assert boasting["mean_share"] > honest["mean_share"]
-    certain = calibration(np.array([[50.0, 0.0], [0.0, 50.0]]), np.array([0, 1]))
+    certain = calibration(probabilities(np.array([[50.0, 0.0], [0.0, 50.0]])), np.array([0, 1]))
     assert certain["expected_calibration_error"] == pytest.approx(0) and certain["brier"] == pytest.approx(0)
+
+
+def test_a_monolith_is_judged_by_the_shares_that_it_gives():
+    logits = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    target = np.array([0, 1])
+    given = class_figures(log_odds(logits), target, target, ("a", "b", "c"), probabilities(logits))
+    assert given["calibration"]["mean_share"] == pytest.approx(probabilities(logits).max(1).mean())
+    assert class_figures(log_odds(logits), target, target, ("a", "b", "c"))["calibration"] != given["calibration"]
 
 
 def test_figures_by_hand():

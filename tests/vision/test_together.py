@@ -42,8 +42,8 @@ def test_the_composition_names_the_class_from_right_answers_and_not_from_inverte
     assert (inverted[own, own] < inverted.max(1) - 1).all()
 
 
-def nodes(plan: TogetherPlan) -> list[NodePlan]:
-    return plan.twins("a")
+def nodes(plan: TogetherPlan) -> tuple[NodePlan, ...]:
+    return plan.group("a").twins
 
 
 def test_joint_training_learns_classes_through_the_composition_alone(plan: TogetherPlan, world: SmallWorld, maps):
