@@ -304,7 +304,8 @@ def _lost_steps(results: Path) -> list[str]:
 
 def _curves(post: Post, results: Path) -> None:
     """The decomposition curve of each folder that has several cuts, and power laws where there are several sizes."""
-    for folder in sorted({_measured(path).parent for path in (p.parent for p in results.rglob("bits.parquet"))}):
+    models = [path.parents[path.parent.name.startswith("seed-")] for path in results.rglob("bits.parquet")]
+    for folder in sorted({model.parent for model in models}):
         raw = folder.relative_to(results).as_posix()
         try:
             curves = decomposition(folder)
