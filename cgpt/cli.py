@@ -99,20 +99,24 @@ def score(model: Path, paths: tuple[str, ...], setting: str, as_json: bool) -> N
     """Score MODEL on PATHS: .py files, folders or Parquet files it has not seen."""
     from cgpt.dynamic import dynamic, in_order
     from cgpt.model import load
-    from cgpt.score import read_paths, score_files
+    from cgpt.score import known_files, read_paths, score_files
     from ontology.progress import Progress
 
     progress = Progress()
     opened = load(model)
     corpus = read_paths(paths)
     _tell_skipped(corpus.skipped, progress)
+    if known := known_files(model, corpus.files):
+        progress.note(f"{known} of {len(corpus.files)} files are in the training corpus: figures on them are of memory")
     with progress.task("score", total=float(corpus.total_bytes), unit="bytes") as task:
         files = in_order(corpus.files) if setting == "dynamic" else corpus.files
         result = score_files(dynamic(opened) if setting == "dynamic" else opened, files, task.advance)
     if as_json:
         click.echo(
             json.dumps(
-                result.as_json() | {"setting": setting, "skipped": [list(row) for row in corpus.skipped]}, indent=1
+                result.as_json()
+                | {"setting": setting, "known_files": known, "skipped": [list(row) for row in corpus.skipped]},
+                indent=1,
             )
         )
         return

@@ -104,7 +104,7 @@ def export(model: Path, out: Path, paths: tuple[str, ...], as_json: bool) -> Non
     from cgpt.export_hf import export as run_export
     from cgpt.model import load
     from cgpt.model_card import Measured
-    from cgpt.score import read_paths, score_files
+    from cgpt.score import known_files, read_paths, score_files
     from ontology.progress import Progress
 
     opened = constructed(load(model), model)
@@ -112,7 +112,9 @@ def export(model: Path, out: Path, paths: tuple[str, ...], as_json: bool) -> Non
     if paths:
         corpus = read_paths(paths)
         with Progress().task("score", total=float(corpus.total_bytes), unit="bytes") as task:
-            measured = Measured(paths, score_files(opened, corpus.files, task.advance))
+            measured = Measured(
+                paths, score_files(opened, corpus.files, task.advance), known_files(model, corpus.files)
+            )
     run_export(opened, out, measured)
     click.echo(json.dumps({"out": str(out)}) if as_json else str(out))
 

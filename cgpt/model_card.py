@@ -16,10 +16,12 @@ from ontology.stats import bootstrap_ratio
 
 @dataclass(frozen=True)
 class Measured:
-    """A score that was made for the card: of which PATHs, as the command line names them."""
+    """A score that was made for the card: of which PATHs, as the command line names them, and how many of their files
+    the model was built from, where that is known."""
 
     paths: tuple[str, ...]
     score: Score
+    known: int | None = None
 
 
 def card(model: ConstructedLM, measured: Measured | None = None) -> str:
@@ -98,13 +100,14 @@ def _measured(measured: Measured | None) -> str:
     bits, right = bootstrap_ratio(score.bits, score.n_bytes), bootstrap_ratio(score.n_correct, score.n_tokens)
     commit = (describe().get("git") or {}).get("commit")
     paths = shlex.join(measured.paths)
+    memory = f"\n**{measured.known} of these files are in the training corpus.**\n" if measured.known else ""
     return f"""`constructible cgpt score DIR {paths}`{f" at commit `{commit[:12]}`" if commit else ""}, 95 % bootstrap intervals over files:
 
 | files | bytes | bits per byte | next-token accuracy | bytes per token |
 | ---: | ---: | ---: | ---: | ---: |
 | {len(score.files):,} | {int(score.n_bytes.sum()):,} | {bits.estimate:.3f} [{bits.low:.3f}, {bits.high:.3f}] \
 | {right.estimate:.1%} [{right.low:.1%}, {right.high:.1%}] | {score.n_bytes.sum() / score.n_tokens.sum():.2f} |
-"""  # noqa: E501 - one line of Markdown
+{memory}"""  # noqa: E501 - one line of Markdown
 
 
 def _optional(model: ConstructedLM, name: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from cgpt.corpus import Corpus, SourceFile, read_corpora
 from ontology.environment import single_threaded_products, threads
 from ontology.errors import ConstructibleError
+from ontology.io import read_json
 
 
 class Scorer(Protocol):
@@ -139,6 +141,16 @@ def score_files(model: Scorer, files: Sequence[SourceFile], advance: Callable[[i
             if advance is not None:
                 advance(len(file.data))
     return Score(scores, model.concepts, time.monotonic() - started)
+
+
+def known_files(folder: str | Path, files: Sequence[SourceFile]) -> int | None:
+    """How many of the files a model was built from, layout aside; None where its folder does not list them. Its figures
+    on those say how well it remembers."""
+    path = Path(folder) / "training_files.json"
+    if not path.is_file():
+        return None
+    trained = set(read_json(path)["files"])
+    return sum(file.fingerprint in trained for file in files)
 
 
 def read_paths(paths: Iterable[str], max_file_bytes: int = 1_000_000) -> Corpus:

@@ -273,8 +273,6 @@ def test_a_limit_of_parameters_is_checked_before_training_and_on_work_that_is_ta
 
 
 def test_score_command_takes_files_folders_and_parquet(model_folder: Path, tmp_path: Path):
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -288,6 +286,12 @@ def test_score_command_takes_files_folders_and_parquet(model_folder: Path, tmp_p
     result = json.loads(done.stdout)
     assert {"bits_per_byte", "bytes", "tokens", "accuracy", "seconds", "per_concept"} <= result.keys()
     assert result["files"] == 2 and result["bytes"] == 2 * len(code) + 6
+    assert result["known_files"] == 0 and b"in the training corpus" not in done.stderr
+    known = small_corpus().files[0]
+    (tmp_path / "known.py").write_bytes(known.data)
+    done = run_cli("score", str(model_folder), str(tmp_path / "known.py"), "--json")
+    assert json.loads(done.stdout)["known_files"] == 1 and b"1 of 1 files are in the training corpus" in done.stderr
+    (tmp_path / "known.py").unlink()
     table = run_cli("score", str(model_folder), str(tmp_path))
     assert table.returncode == 0 and b"bits/byte" in table.stdout
     missing = run_cli("score", str(model_folder), str(tmp_path / "absent.py"))
