@@ -77,6 +77,7 @@ def run(
     options = Options(data, train, benchmarks, limit)
     command = " ".join(["constructible eval run", *models, f"--tasks {task_names}", f"--data {data}",
                         *([f"--train {train}"] if train else []), *([f"--limit {limit}"] if limit else []),
+                        *([f"--benchmarks {benchmarks}"] if benchmarks else []),
                         *(["--without-known"] if without_known else []),
                         *([f"--seeds {seeds}"] if seeds else [])])  # fmt: skip
     specs, tasks = open_specs(models, seeds), load_tasks(task_names)
@@ -205,7 +206,9 @@ def bench(
 
     asked = f"--steps {steps}" if steps is not None else " ".join(f"--minutes {m:g}" for m in minutes)
     command = " ".join(["constructible eval bench", f"--train {train} --test {test}", asked,
-                        *(f"--cut {cut}" for cut in cuts), f"--seeds {seeds}"])  # fmt: skip
+                        *(f"--cut {cut}" for cut in cuts), f"--seeds {seeds}",
+                        *([f"--limit {limit}"] if limit else []),
+                        *([f"--benchmarks {benchmarks}"] if benchmarks else [])])  # fmt: skip
     plan = Plan(train, test, minutes, steps, cuts, seeds, models=Path(models), results=Path(results),
                 benchmarks=benchmarks, limit=limit)  # fmt: skip
     for path in run_bench(plan, command):

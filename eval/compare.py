@@ -50,7 +50,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """The outcome: objections, and differences where there are any to show."""
+    """The outcome: objections, and differences where there are any to show.
+
+    Attributes:
+        clustered_by: what intervals resample, "example" or "project", by task.
+    """
 
     a: str
     b: str
@@ -58,7 +62,7 @@ class Compared:
     objections: list[Objection]
     differences: list[Difference]
     parts: list[Difference]
-    clustered_by: str
+    clustered_by: dict[str, str]
     projects: int
     left_out: list[str]
     tolerance: float
@@ -71,9 +75,10 @@ class Compared:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with plain values."""
+        units = set(self.clustered_by.values())
         return {
             "a": self.a, "b": self.b, "tasks": self.tasks, "equal_budget": self.equal,
-            "objections": [asdict(one) for one in self.objections], "clustered_by": self.clustered_by,
+            "objections": [asdict(one) for one in self.objections], "clustered_by": units.pop() if len(units) == 1 else "mixed", "clustered_by_task": self.clustered_by,
             "projects": self.projects, "left_out": self.left_out,
             "tolerance": self.tolerance, "clock": self.clock,
             "differences": [_row(one) for one in self.differences], "parts": [_row(one) for one in self.parts],
@@ -153,10 +158,10 @@ def compare(
             "not an equal-budget pair: " + "; ".join(f"{one.kind}: {one.text}" for one in found) + ".",
             fix="measure both alike" + ("" if any(o.invalid for o in found) else ", or ask for it with --unequal"),
         )
-    whole, parts, clustered, left_out = [], [], "example", []
+    whole, parts, clustered, left_out = [], [], {}, []
     for name in common:
         left_out += [f"{name}, {metric}" for metric in incomparable(sides_a[name], sides_b[name])]
-        pairs, clustered = differences(name, sides_a[name], sides_b[name])
+        pairs, clustered[name] = differences(name, sides_a[name], sides_b[name])
         whole += [pair for pair in pairs if pair[1] == ""]
         parts += [pair for pair in pairs if pair[1] != ""]
     first = sides_a[common[0]], sides_b[common[0]]

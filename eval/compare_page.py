@@ -63,10 +63,13 @@ def _left_out(compared: Compared) -> list[str]:
 
 def _method(compared: Compared) -> str:
     n = len(compared.differences) + len(compared.parts)
-    few = compared.clustered_by == "example" and compared.projects > 1
+    units = dict.fromkeys(compared.clustered_by.values())
+    tasks = {unit: ", ".join(task for task, by in compared.clustered_by.items() if by == unit) for unit in units}
+    resampled = " and ".join(f"{unit}s" + (f" ({tasks[unit]})" if len(units) > 1 else "") for unit in units)
+    few = "example" in units and compared.projects > 1
     over = f", of {compared.projects} projects: nothing about other projects" if few else ""
     return (
-        f"Paired bootstrap over {compared.clustered_by}s{over}, 95 % intervals; q: p-values adjusted for the "
+        f"Paired bootstrap over {resampled}{over}, 95 % intervals; q: p-values adjusted for the "
         f"{len(compared.differences)} figures (and apart from them the {len(compared.parts)} of situations) looked at "
         f"here, Benjamini and Hochberg, rate 5 %."
         if n

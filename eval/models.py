@@ -237,11 +237,16 @@ def open_model(spec: Spec) -> EvalModel:
     return model
 
 
+def folder_name(name: str) -> str:
+    """The folder that holds the results of a model of this name."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
+
+
 def open_specs(texts: Sequence[str], seeds: int | None = None) -> list[Spec]:
     """All models named, one per training seed where a name holds `{seed}`.
 
     Raises:
-        UsageError: two models would have the same name and seed, and so the same results.
+        UsageError: two models would have the same name and seed, or names that make the same folder of results.
     """
     specs = [
         parse_spec(text, seed)
@@ -250,9 +255,10 @@ def open_specs(texts: Sequence[str], seeds: int | None = None) -> list[Spec]:
     ]  # fmt: skip
     seen: set[tuple[str, int | None]] = set()
     for spec in specs:
-        if (spec.name, spec.seed) in seen:
-            raise UsageError(f"two models are called {spec.name!r}.", fix="name them: NAME=FOLDER")
-        seen.add((spec.name, spec.seed))
+        one = folder_name(spec.name), spec.seed
+        if one in seen:
+            raise UsageError(f"two models are called {spec.name!r}, or nearly so.", fix="name them: NAME=FOLDER")
+        seen.add(one)
     return specs
 
 

@@ -11,7 +11,6 @@ Before anything is measured each test file is looked for in each model's trainin
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ import numpy as np
 
 from eval.copies import Known
 from eval.identity import ANSWERS, MEASURES, meaning
-from eval.models import EvalModel, Spec, open_model
+from eval.models import EvalModel, Spec, folder_name, open_model
 from eval.records import FORMAT, Results, Shards, read_header, read_results, rows_of, write_rows
 from eval.tasks.base import Example, Metric, Options, Task, place_free
 from eval.tasks.language import first_by_hash
@@ -78,7 +77,7 @@ def _require_abilities(model: EvalModel, tasks: Sequence[Task]) -> None:
 
 def result_path(out: Path, name: str, seed: int | None, task: str) -> Path:
     """Where the results of a model on a task lie."""
-    folder = out / re.sub(r"[^\w.+-]+", "-", name).strip("-.")
+    folder = out / folder_name(name)
     return (folder if seed is None else folder / f"seed-{seed}") / f"{task}.parquet"
 
 

@@ -46,5 +46,11 @@ def print_results(headers: Sequence[Mapping[str, Any]]) -> None:
                     f"{label(header)} was trained on {len(header['leaked'])} of these files: {header['leaked'][0]} ..."
                 )
                 console.print(Text(text, style="bold red"))
+        for header in chosen:
+            if copied := header.get("copied"):
+                text = (
+                    f"parts of {len(copied)} of these files stand in the training of {label(header)}: {min(copied)} ..."
+                )
+                console.print(Text(text, style="bold red"))
         what = f"{chosen[0]['examples']} examples; 95 % intervals, bootstrap over {chosen[0]['clustered_by']}s"
         console.print(Text(what, style="dim"))
