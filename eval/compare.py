@@ -78,7 +78,8 @@ class Compared:
         units = set(self.clustered_by.values())
         return {
             "a": self.a, "b": self.b, "tasks": self.tasks, "equal_budget": self.equal,
-            "objections": [asdict(one) for one in self.objections], "clustered_by": units.pop() if len(units) == 1 else "mixed", "clustered_by_task": self.clustered_by,
+            "objections": [asdict(one) for one in self.objections],
+            "clustered_by": units.pop() if len(units) == 1 else "mixed", "clustered_by_task": self.clustered_by,
             "projects": self.projects, "left_out": self.left_out,
             "tolerance": self.tolerance, "clock": self.clock,
             "differences": [_row(one) for one in self.differences], "parts": [_row(one) for one in self.parts],
