@@ -87,6 +87,8 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for figure in MEANS:
         values = [row[figure] for row in rows]
         if None not in values:
-            interval = bootstrap_ratio(values, np.ones(len(values)))
-            made.append({"figure": figure, "draws": len(values), **interval.as_dict("mean")})
+            ends = bootstrap_ratio(values, np.ones(len(values))).as_dict("mean")
+            if figure != "memory":  # all others are shares and areas, which an interval of few draws may leave
+                ends = {name: None if end is None else min(1.0, max(0.0, end)) for name, end in ends.items()}
+            made.append({"figure": figure, "draws": len(values), **ends})
     return made
