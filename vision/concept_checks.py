@@ -19,7 +19,6 @@ from vision.visual_words import same_words, why_not_visible
 MINIMUM = 3  # classes of which a feature must be true, and of which it must be false, to be learned as itself
 _ALIKE = 0.92  # names whose letters agree this much are one name misspelt
 _YES_NO = re.compile(r"(is|are|was|were|does|do|has|have|can|could|will|did)\b.*\?$", re.IGNORECASE | re.DOTALL)
-_IMAGE_COLUMNS = ("name", "label", "wnid")
 
 
 @dataclass(frozen=True)
@@ -239,10 +238,10 @@ def _separable(library: Library, names: tuple[str, ...], table: np.ndarray, few:
 
 
 def _labels(path: Path) -> set[str]:
-    """The labels of a data set, as `build` reads them."""
-    from vision.data import list_classes
+    """The labels of a data set, as `build` reads them; an empty folder names a class, too."""
+    from vision.data import pictures
 
-    labels = set(list_classes(str(path)))
+    labels = {item.label for item in pictures(str(path), "train", names_only=True) if item.label}
     if not labels:
         raise ConstructibleError("has no labels.", fix="give a column `name` or `label`, or subfolders", file=path)
     return labels

@@ -330,11 +330,17 @@ def test_unknown_classes_are_found(tmp_path: Path) -> None:
         (folder / label).mkdir(parents=True)
     (found,) = findings(tmp_path, library_text(BALANCED), data=folder)
     assert "the data have no class 'f'" in found
-    with pytest.raises(UsageError, match="neither a Parquet file nor a folder"):
+    with pytest.raises(UsageError, match="no such data"):
         findings(tmp_path, library_text(BALANCED), data=tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConstructibleError, match="has no labels"):
+    with pytest.raises(UsageError, match="holds no folders of classes"):
         findings(tmp_path, library_text(BALANCED), data=tmp_path / "empty")
+    # What `build` reads is what is checked: the classes of the side to learn from.
+    (tmp_path / "split").mkdir()
+    folder.rename(tmp_path / "split" / "train")
+    (tmp_path / "split" / "val" / "f").mkdir(parents=True)
+    (found,) = findings(tmp_path, library_text(BALANCED), data=tmp_path / "split")
+    assert "the data have no class 'f'" in found
 
 
 def test_a_missing_scale_fails_the_check_with_its_line(tmp_path: Path) -> None:
