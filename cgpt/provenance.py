@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,25 +79,25 @@ def files_at(borders: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.searchsorted(borders, positions) - 1
 
 
+_Part = Callable[[int], tuple[bool, int]]
+"""Reads a part of an expression from a word on: whether it is satisfied, and where it ends."""
+
+
 def permits(licence: str, allowed: Sequence[str]) -> bool:
     """Whether an SPDX expression is satisfied by `allowed`: one side of an OR is enough, of an AND both are needed, and
     AND binds closer. A licence WITH an exception is one name. What is no expression permits nothing."""
     known = {" ".join(name.split()).lower() for name in allowed}
     words = re.sub(r"([()])", r" \1 ", licence).split()
 
-    def either(at: int) -> tuple[bool, int]:
-        holds, at = both(at)
-        while words[at : at + 1] == ["OR"]:
-            other, at = both(at + 1)
-            holds = holds or other
+    def joined(at: int, word: str, part: _Part, join: Callable[[tuple[bool, bool]], bool]) -> tuple[bool, int]:
+        holds, at = part(at)
+        while words[at : at + 1] == [word]:
+            other, at = part(at + 1)
+            holds = join((holds, other))
         return holds, at
 
-    def both(at: int) -> tuple[bool, int]:
-        holds, at = one(at)
-        while words[at : at + 1] == ["AND"]:
-            other, at = one(at + 1)
-            holds = holds and other
-        return holds, at
+    def either(at: int) -> tuple[bool, int]:
+        return joined(at, "OR", lambda begin: joined(begin, "AND", one, all), any)
 
     def one(at: int) -> tuple[bool, int]:
         if words[at : at + 1] == ["("]:

@@ -3,10 +3,10 @@
 A specialist is the smallest module there is: which reads count for it, and two biases, on top of its concept's net
 (`cgpt.nets`). It acts where one read of the concept, always the same, has one value: attributes after `np.`, arguments
 of `print`, members of one class. Which read splits a concept is found by counting: the one whose values tell most about
-the tokens that follow, on positions that were not counted. Only reads that a person can name are asked: not the plain
-tokens before, nor what the file's cache and the names in scope propose. After training, specialists that did not earn
-bits on held-out files are taken out again. What the others earn is reported on those same files, so it flatters them;
-docs/experiments/specialists_curve.md judges whole models on files that nothing was chosen by.
+the tokens that follow, on positions that were not counted. Reads that a person can name are asked: not the plain tokens
+before, nor what followed the same tokens in this file or the names in scope. After training, specialists that did not
+earn bits on held-out files are taken out again. What the others earn is reported on those same files, so it flatters
+them; docs/experiments/specialists_curve.md judges whole models on files that nothing was chosen by.
 """
 
 from __future__ import annotations

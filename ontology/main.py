@@ -79,7 +79,8 @@ def run(group: click.Command, arguments: Sequence[str] | None = None) -> int:
     except ConstructibleError as error:
         return _report(str(error), error.exit_code)
     except click.ClickException as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # click from 8.2 on: the message is the whole help
+        # From click 8.2 on a group without a command raises its whole help as the message.
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
             click.echo(error.format_message())
             return EXIT_USAGE
         where = f" (see `{error.ctx.command_path} --help`)" if getattr(error, "ctx", None) else ""  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ how far beyond its own cell it looks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -73,10 +74,10 @@ def primitives(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return out
 
 
-def in_blocks(pixels: npt.NDArray[np.uint8], block: int = 500) -> npt.NDArray[np.uint8]:
-    """`primitives` of pictures that may be memory-mapped, so many read at a time."""
-    parts = [primitives(np.array(pixels[i : i + block])) for i in range(0, len(pixels), block)]
-    return np.concatenate(parts) if parts else np.zeros((0, len(CHANNELS), GRID, GRID), dtype=np.uint8)
+def in_blocks(pixels: npt.NDArray[np.uint8], block: int = 500) -> Iterator[npt.NDArray[np.uint8]]:
+    """`primitives` of pictures that may be memory-mapped, so many read and held at a time; one empty block of none."""
+    for begin in range(0, max(1, len(pixels)), block):
+        yield primitives(np.array(pixels[begin : begin + block]))
 
 
 def flip_order() -> npt.NDArray[np.int64]:

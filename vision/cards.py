@@ -35,7 +35,7 @@ def render_cards(
         fidelity: what `vision.fidelity` wrote, where there is one.
         made_by_steps: steps of the picture made for each node (see `vision.visualise`); 0 makes none.
     """
-    maps = in_blocks(images.pixels)
+    maps = np.concatenate(list(in_blocks(images.pixels)))
     scores = model.bank.scores(maps)
     made = visualise(model.bank.nodes, steps=made_by_steps) if made_by_steps else None
     cards = []

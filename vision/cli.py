@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ontology.progress import Progress
     from vision.concepts import Library
     from vision.data import ImageSet
+    from vision.explain import Explanation, Prediction
 
 from vision.cli_judge import fidelity, probe, replay, study, track
 from vision.cli_ontology import ontology
@@ -161,20 +164,26 @@ def predict(
     if as_json:
         rows = [item.as_json() for item in found]
         click.echo(json.dumps({"predictions": rows, "explanations": [r.as_json() for r in records]}, indent=1))
-    by_path = {record.path: record for record in records}
-    for item in found if not as_json else ():
-        if item.pixels is None:
-            click.echo(f"{item.path}: left out ({item.problem})")
-            continue
-        click.echo(f"{item.path}: {item.label}  {max(item.shares):.0%}")
-        for line in by_path[item.path].lines() if item.path in by_path and explain else ():
-            click.echo(f"    {line}")
-    if html is not None and not as_json:
-        click.echo(str(html))
+    else:
+        _tell(found, records if explain else [])
+        if html is not None:
+            click.echo(str(html))
     if all(item.pixels is None for item in found):
         from ontology.errors import ConstructibleError
 
         raise ConstructibleError("none of the pictures could be read.", fix="give JPEG, PNG or WebP files")
+
+
+def _tell(found: Sequence[Prediction], records: Sequence[Explanation]) -> None:
+    """One line for each picture, and below it those of its explanation, where there is one."""
+    by_path = {record.path: record for record in records}
+    for item in found:
+        if item.pixels is None:
+            click.echo(f"{item.path}: left out ({item.problem})")
+            continue
+        click.echo(f"{item.path}: {item.label}  {max(item.shares):.0%}")
+        for line in by_path[item.path].lines() if item.path in by_path else ():
+            click.echo(f"    {line}")
 
 
 def read_changes(opened: Any, changes: tuple[str, ...]) -> dict[str, float]:

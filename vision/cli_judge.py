@@ -101,7 +101,7 @@ def run_probe(folder: Path, data: str, n_random: int = 40) -> dict[str, Any]:
     for i, name in enumerate(names):
         truth[[place[c] for c in opened.concepts[name]["true_of"] if c in place], i] = 1
         truth[[place[c] for c in opened.concepts[name]["unclear_of"] if c in place], i] = -1
-    maps = in_blocks(images.pixels)
+    maps = np.concatenate(list(in_blocks(images.pixels)))
     pooled = opened.bank.pooled(maps)
     chance = random_nodes(opened.bank.nodes, n_random).pooled(maps)
     return as_json_values(

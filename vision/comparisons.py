@@ -29,7 +29,7 @@ def in_words(d: dict[str, Any]) -> str:
     text = f"{d['a']} - {d['b']}: {100 * d['difference']:+.1f} points"
     if d["difference_low"] is not None and d["difference_high"] is not None:
         text += f" ({100 * d['difference_low']:+.1f} to {100 * d['difference_high']:+.1f}, "
-        text += f"resampling {d.get('resampled', 'classes')})"
+        text += f"resampling {d.get('resampled', 'classes')})"  # results of before did not say
     if d.get("ratio_low") is not None and d.get("ratio_high") is not None:
         text += f", {d['ratio']:.2f} times as much ({d['ratio_low']:.2f} to {d['ratio_high']:.2f})"
     if d["p_value"] is not None and d["minimum_detectable"] is not None:

@@ -86,7 +86,7 @@ class Constructed:
 
     def concept_scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """What the nodes say, float64 [n, concepts] in [0, 1], four decimals."""
-        return self.bank.scores(in_blocks(pixels))
+        return np.concatenate([self.bank.scores(block) for block in in_blocks(pixels)])
 
     def values_of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Class scores from concept scores: the rules and nothing else."""

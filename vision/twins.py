@@ -122,7 +122,7 @@ def train_twins(
     held = bank.pooled(maps[plan.held])
     good, _ = calibrated(nodes, table, held, plan.labels[plan.held])
     steady = {node.name: node for node in good}
-    found = bank.pooled(in_blocks(validation))
+    found = np.concatenate([bank.pooled(block) for block in in_blocks(validation)])
     slope = np.array([steady[n.name].slope if n.name in steady else 0.0 for n in nodes])
     offset = np.array([steady[n.name].offset if n.name in steady else 0.0 for n in nodes])
     if keep_nodes:

@@ -79,7 +79,7 @@ def imitate(model: OurImages, source: str) -> Imitated:
     inner = model.model
     assert isinstance(inner, Constructed)
     images = read_images(source, "validation", size=model.size)
-    maps = in_blocks(images.pixels)
+    maps = np.concatenate(list(in_blocks(images.pixels)))
     imitator, values = Imitator(primitives(np.array(inner.evidence.pixels))), readings_of(maps)
     node_of = {node.name: i for i, node in enumerate(inner.bank.nodes) if isinstance(node, Node)}
     names = tuple(name for name in node_of if name in WORDS)

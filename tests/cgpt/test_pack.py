@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cgpt.corpus import SourceFile
 from cgpt.model import ConstructedLM
-from cgpt.pack import Decoder, Encoder, Packer, frequencies, model_checksum
+from cgpt.pack import _THE_MODEL, Decoder, Encoder, Packer, frequencies, model_checksum
 from ontology.errors import ConstructibleError
 from tests.cgpt.small import build_small, small_corpus
 from tests.support import ROOT
@@ -173,6 +173,17 @@ def test_another_machine_is_told(packer: Packer, model: ConstructedLM, monkeypat
     notes: list[str] = []
     assert Packer(model).unpack(packed, note=notes.append) == b"x = 1\n"
     assert len(notes) == 1 and "another machine" in notes[0]
+
+
+def test_nothing_else_decides(model_folder: Path, model: ConstructedLM, unseen: list[SourceFile], tmp_path: Path):
+    """A folder of the files in the checksum, and the names of sources, is the model."""
+    for name in (*_THE_MODEL, "sources.json"):
+        if (model_folder / name).is_file():
+            (tmp_path / name).write_bytes((model_folder / name).read_bytes())
+    assert model_checksum(tmp_path) == model_checksum(model_folder)
+    (tmp_path / "sources.json").write_bytes((model_folder / "sources.json").read_bytes().replace(b"PSF-2.0", b"ISC"))
+    data = unseen[0].data
+    assert ConstructedLM(tmp_path).score_file(data).bits.tolist() == model.score_file(data).bits.tolist()
 
 
 def test_the_checksum_is_over_what_decides(model_folder: Path, tmp_path: Path):
