@@ -23,7 +23,9 @@ _MODEL = ("index.py", "counts.py", "mixer.py", "names.py", "reads.py", "caches.p
 _HERE = Path(__file__).parent
 
 FINGERPRINT = fingerprint(_HERE / name for name in _LEXER)
-_MODEL_FINGERPRINT = FINGERPRINT + fingerprint(_HERE / name for name in _MODEL)
+_MODEL_FINGERPRINT = FINGERPRINT + fingerprint(
+    [*(_HERE / name for name in _MODEL), _HERE.parent / "kernels" / "numba_math.py"]
+)
 
 
 def compiled(function: Callable[..., Any]) -> Any:

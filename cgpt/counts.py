@@ -73,6 +73,10 @@ _LEXER = np.array([place.lexer for place in PLACES])
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
+BLOCK = 128
+"""Tokens whose greatest share is noted together."""
+
+
 @compiled
 def bucket(n, t):  # pragma: no cover - compiled
     """Bucket of a context seen `n` times with `t` different followers: 10 sizes x 6 degrees of certainty."""
@@ -189,7 +193,7 @@ def file_slices(
 
 
 @compiled
-def _heavy_context(heavy_level, heavy_low, level, lo):  # pragma: no cover - compiled
+def heavy_context(heavy_level, heavy_low, level, lo):  # pragma: no cover - compiled
     a = heavy_level[level]
     b = heavy_level[level + 1]
     while a < b:
@@ -208,7 +212,7 @@ def corpus_level(
     """(n, t, count of target) of one slice. `stamp` int64[V] marks tokens seen; `mark` is new for each call."""
     n = hi - lo
     if n > HEAVY:
-        context = _heavy_context(heavy_level, heavy_low, level, lo)
+        context = heavy_context(heavy_level, heavy_low, level, lo)
         a = heavy_start[context]
         b = heavy_start[context + 1]
         t = b - a
@@ -374,28 +378,50 @@ def target_levels(
 
 
 @compiled
+def spread_heavy(
+    heavy_start, heavy_tokens, heavy_counts, before, context, n, shares, by_block
+):  # pragma: no cover - compiled  # fmt: skip
+    """Write the share of every token among the `n` followers of heavy context `context` to `shares` float64[V], the
+    greatest of every BLOCK tokens and of all to `by_block`, and return the context's bucket.
+
+    `shares` holds those of context `before` (-1: none).
+    """
+    if before >= 0:
+        for j in range(heavy_start[before], heavy_start[before + 1]):
+            shares[heavy_tokens[j]] = 0.0
+    by_block[:] = 0.0
+    begin, end = heavy_start[context], heavy_start[context + 1]
+    for j in range(begin, end):
+        share = heavy_counts[j] / n
+        shares[heavy_tokens[j]] = share
+        by_block[heavy_tokens[j] // BLOCK] = max(by_block[heavy_tokens[j] // BLOCK], share)
+        by_block[-1] = max(by_block[-1], share)
+    return np.uint8(bucket(n, end - begin))
+
+
+@compiled
 def all_levels(
     followers, heavy_level, heavy_low, heavy_start, heavy_tokens, heavy_counts, history, previous, i, low, high, levels,
-    buckets, starts, entry_tokens, entry_shares, stamp, mark,
+    buckets, starts, entry_tokens, entry_shares, stamp, mark, begin_level,
 ):  # pragma: no cover - compiled  # fmt: skip
     """Every follower at every level for one position: the same counts as `target_levels`, written out whole.
 
-    `low`, `high` and `levels` are what `find_slices` found. Writes `buckets` uint8[N_ALL_LEVELS]; level l's followers
-    are `entry_tokens` and `entry_shares` at `starts[l]:starts[l + 1]` (a light level may list a token more than once;
-    shares of a level sum to 1). Returns the entries needed; where more are needed than there is room, nothing past the
-    room is written and the caller makes room and asks again. `stamp` int64[V] and `mark` int64[1] are scratch that is
-    kept between calls.
+    Levels below `begin_level` are left to the caller: no entries, and ABSENT for a bucket. `low`, `high` and `levels`
+    are what `find_slices` found. Writes `buckets` uint8[N_ALL_LEVELS]; level l's followers are `entry_tokens` and
+    `entry_shares` at `starts[l]:starts[l + 1]` (a light level may list a token more than once; shares of a level sum to
+    1). Returns the entries needed; where more are needed than there is room, nothing past the room is written and the
+    caller makes room and asks again. `stamp` int64[V] and `mark` int64[1] are scratch that is kept between calls.
     """
     room = len(entry_tokens)
     buckets[:] = ABSENT
     at = 0
     for level in range(N_LEVELS):
         starts[level] = at
-        if level >= levels:
+        if level >= levels or level < begin_level:
             continue
         n = high[level] - low[level]
         if n > HEAVY:
-            context = _heavy_context(heavy_level, heavy_low, level, low[level])
+            context = heavy_context(heavy_level, heavy_low, level, low[level])
             a = heavy_start[context]
             t = heavy_start[context + 1] - a
             buckets[level] = bucket(n, t)

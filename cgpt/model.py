@@ -26,7 +26,7 @@ from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, N_EXPERTS, NAMES, Mixer
 from cgpt.names import N_SLOTS
-from cgpt.nets import Nets
+from cgpt.nets import Handed, Nets
 from cgpt.reads import Alphabet, FileView
 from cgpt.score import FileScore, Score, read_paths, score_files
 from cgpt.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ from ontology.schema import Ontology
 
 FORMAT = "constructible-cgpt/4"
 HERE = Path(__file__).parent / "ontologies" / "python"
-CHUNK_ROWS = 512
+CHUNK_ROWS = 128
 """So many positions have their whole distributions in memory at a time."""
 Said = tuple[np.ndarray, np.ndarray]
 """What nets say at some boundaries: powers and their sums, as `cgpt.nets.Nets.powers` gives them."""
@@ -182,7 +182,7 @@ class ConstructedLM(_Routed):
         table = read_json(self.folder / "sources.json")
         return [Source(*row) for row in table["files"]]
 
-    def _nets_say(self, concept: np.ndarray, reads: np.ndarray) -> Said:
+    def _nets_say(self, concept: np.ndarray, reads: np.ndarray | Handed) -> Said:
         """What the net in charge of each row says, as `powers_by_concept`; float32[rows, 0] where there are no nets."""
         if self.nets is None:
             return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
@@ -196,8 +196,10 @@ class ConstructedLM(_Routed):
         at, matches = self.concepts_at(view), self.matches(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
         with single_threaded_products():
-            for rows in in_chunks(at):
-                said = self._nets_say(at[rows], view.reads[rows])
+            reads = self.nets.hand(view.reads[:n]) if self.nets is not None else view.reads
+            # Those with the same token before them together: most of what stands in the tables is about that token.
+            for rows in in_chunks(at, matches[0][:, 0]):
+                said = self._nets_say(at[rows], reads[rows])
                 probability[rows], best[rows], _ = self.score_rows(view, matches, at[rows], rows, said, earlier)
         targets = view.history[1 : n + 1]
         return self._file_score(ids, path, project, -np.log2(probability), best == targets, at)
@@ -245,7 +247,7 @@ class ConstructedLM(_Routed):
             entry_tokens, entry_shares = np.zeros(room, dtype=np.uint16), np.zeros(room)
             needed = counts.all_levels(
                 *self.index.followed_by(), view.history, view.previous, boundary + 1, low, high, levels, buckets,
-                starts, entry_tokens, entry_shares, stamp, mark,
+                starts, entry_tokens, entry_shares, stamp, mark, 0,
             )  # fmt: skip
             if needed <= room:
                 break
@@ -359,9 +361,10 @@ def load(folder: str | Path) -> ConstructedLM | MonolithLM:
     return MonolithLM(folder) if read_config(folder)["cut"] == "root" else ConstructedLM(folder)
 
 
-def in_chunks(concept: np.ndarray) -> Iterator[np.ndarray]:
-    """All rows int64, concept by concept, so many at a time that whole distributions are kept of."""
-    order = np.argsort(concept, kind="stable")
+def in_chunks(concept: np.ndarray, within: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """All rows int64, concept by concept, so many at a time that whole distributions are kept of; `within` int[rows]
+    orders those of a concept."""
+    order = np.lexsort((np.zeros_like(concept) if within is None else within, concept))
     for begin in range(0, len(order), CHUNK_ROWS):
         yield order[begin : begin + CHUNK_ROWS]
 
@@ -375,7 +378,7 @@ def by_concept(concept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
             yield int(concept[rows[0]]), rows[begin : begin + CHUNK_ROWS]
 
 
-def powers_by_concept(nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray) -> Said:
+def powers_by_concept(nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray | Handed) -> Said:
     """As `Nets.powers_by_group`, each row by the net of its concept.
 
     Concept by concept, not net by net: who is taken away then leaves the products of all others as they were.

@@ -17,6 +17,7 @@ token: a vocabulary and a bias of its own for each made routing lose (docs/exper
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ import numpy as np
 
 from cgpt.reads import READS, vocabulary_size
 from cgpt.specialists import Split, find
+from kernels.numba_amx import from_bfloat16, pack_table, powers_of_product, to_bfloat16
 from kernels.numba_softmax import powers_
+from kernels.numba_terms import distinct, silu_of_sums
 from ontology.errors import ConstructibleError, did_you_mean
 from ontology.io import load_tensors, save_tensors
 
@@ -51,7 +54,8 @@ class NetShape:
     batch_rows: int = 1024
 
 
-_FEW_ROWS = 16
+_FEW_ROWS, _MANY_ROWS = 16, 1 << 16
+"""Up to so few rows terms of the first layer are not shared; of more rows than the other not all at once."""
 
 OWN = ("gate", "b1", "w2", "b2")
 SPECIAL = ("special_gate", "special_b1", "special_b2")
@@ -60,6 +64,27 @@ SHARED_NAMES = {
     "embeddings": "token_embeddings", "w1": "read_projection", "w2_shared": "answer_projection",
     "output": "output_embeddings", "bias": "output_bias",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Reads of some rows, with what every token comes to in the place of a read: `terms` of the first layer.
+
+    Attributes:
+        reads: uint16[rows, R].
+        place: int32[rows, R], the term of each.
+        terms: float32[P, H], token_embeddings[token] @ read_projection[read] of the pairs that occur.
+    """
+
+    reads: np.ndarray
+    place: np.ndarray
+    terms: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Handed:
+        return Handed(self.reads[rows], self.place[rows], self.terms)
 
 
 @dataclass(frozen=True)
@@ -97,44 +122,81 @@ class Nets:
         values = reads[np.arange(len(reads)), np.maximum(column, 0)].astype(np.int64)
         return np.where((column >= 0) & (module >= 0), values, -1)
 
-    def _own(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(gates [rows, R], own_bias [rows, H], own_answer_bias [rows, d_out]) in force in each row."""
-        module = np.full(len(reads), m)
-        special = find(self.special_net, self.special_value, module, self.split_values(module, reads))
-        own = [np.repeat(part[m : m + 1], len(reads), 0) for part in (self.gate, self.b1, self.b2)]
-        there = np.flatnonzero(special >= 0)
-        for part, more in zip(own, (self.special_gate, self.special_b1, self.special_b2), strict=True):
-            part[there] += more[special[there]]
-        return own[0], own[1], own[2]
+    def hand(self, reads: np.ndarray) -> np.ndarray | Handed:
+        """Rows of `reads` uint16[rows, R], to be taken by their number as from the array that they were.
 
-    def logits(self, m: int, reads: np.ndarray) -> np.ndarray:
-        """float32[rows, V] from `reads` uint16[rows, R]; undeclared columns are not touched."""
+        A file of 4,000 tokens has about 9,000 different pairs of a token and a read, of 24 that a net looks at in every
+        row; each is multiplied once. Very many rows stay as they are, since all their terms would take much memory.
+        """
+        if not _FEW_ROWS < len(reads) <= _MANY_ROWS:
+            return reads
+        place, tokens, starts = distinct(reads, len(self.embeddings))
+        terms = np.empty((len(tokens), self.w1.shape[2]), np.float32)
+        embedded = self.embeddings[tokens]
+        for column, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+            np.matmul(embedded[begin:end], self.w1[column], out=terms[begin:end])
+        return Handed(reads, place, terms)
+
+    def logits(self, m: int, reads: np.ndarray | Handed) -> np.ndarray:
+        """float32[rows, V] from `reads` uint16[rows, R], handed or not; undeclared columns are not touched."""
         return self._answers(m, reads) @ self.output.T + self.bias
 
-    def _answers(self, m: int, reads: np.ndarray) -> np.ndarray:
+    def _answers(self, m: int, reads: np.ndarray | Handed) -> np.ndarray:
         """float32[rows, d_out]: what goes into the output layer."""
-        columns = np.flatnonzero(self.declared[m])
-        gate, x, b2 = self._own(m, reads)
-        gated = self.embeddings[reads[:, columns]] * gate[:, columns, None]
-        if len(reads) <= _FEW_ROWS:  # one token at a time: no copy of the weights
-            for k, column in enumerate(columns):
-                x += gated[:, k] @ self.w1[column]
+        handed = reads if isinstance(reads, Handed) else self.hand(reads)
+        if isinstance(handed, Handed):
+            h, special = self._hidden(m, handed)
+        elif len(handed) <= _FEW_ROWS:
+            h, special = self._hidden_of_few(m, handed)
         else:
-            x += gated.reshape(len(reads), -1) @ self.w1[columns].reshape(-1, self.w1.shape[2])
-        h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
-        return h @ (self.w2_shared + self.w2[m]) + b2
+            parts = [handed[at : at + _MANY_ROWS] for at in range(0, len(handed), _MANY_ROWS)]
+            return np.concatenate([self._answers(m, part) for part in parts])
+        answers = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
+        there = np.flatnonzero(special >= 0)
+        answers[there] += self.special_b2[special[there]]
+        return answers
 
-    def bits(self, m: int, reads: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def _hidden(self, m: int, handed: Handed) -> tuple[np.ndarray, np.ndarray]:
+        """(float32[rows, H], int64[rows] specialist in charge or -1)."""
+        special = self._special(m, handed.reads)
+        h = silu_of_sums(
+            handed.place, np.flatnonzero(self.declared[m]), self.gate[m], self.b1[m], special, self.special_gate,
+            self.special_b1, handed.terms,
+        )  # fmt: skip
+        return h, special
+
+    def _hidden_of_few(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `_hidden`, one token at a time: no copy of the weights."""
+        special = self._special(m, reads)
+        gate, x = self._own(m, special)
+        for column in np.flatnonzero(self.declared[m]):
+            x += (self.embeddings[reads[:, column]] * gate[:, column, None]) @ self.w1[column]
+        return x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0))), special
+
+    def _own(self, m: int, special: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(gates float32[rows, R], own_bias float32[rows, H]) in force where `special` int64[rows] are in charge."""
+        gate, bias = (np.repeat(part[m : m + 1], len(special), 0) for part in (self.gate, self.b1))
+        there = np.flatnonzero(special >= 0)
+        gate[there] += self.special_gate[special[there]]
+        bias[there] += self.special_b1[special[there]]
+        return gate, bias
+
+    def _special(self, m: int, reads: np.ndarray) -> np.ndarray:
+        """int64[rows]: the specialist of net m in charge, or -1."""
+        module = np.full(len(reads), m)
+        return find(self.special_net, self.special_value, module, self.split_values(module, reads))
+
+    def bits(self, m: int, reads: np.ndarray | Handed, targets: np.ndarray) -> np.ndarray:
         """float64[rows]: what each target costs under network m alone."""
         powers, total = self.powers(m, reads)
         return -np.log2(powers[np.arange(len(targets)), targets] / total)
 
-    def powers(self, m: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def powers(self, m: int, reads: np.ndarray | Handed) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
         return self.powers_by_group([(m, slice(None))], reads)
 
     def powers_by_group(
-        self, groups: Iterable[tuple[int, np.ndarray | slice]], reads: np.ndarray
+        self, groups: Iterable[tuple[int, np.ndarray | slice]], reads: np.ndarray | Handed
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `powers`, for rows of several networks: `groups` has (network or -1 for none, its rows).
 
@@ -148,11 +210,19 @@ class Nets:
                 silent.append(rows)
             else:
                 answers[rows] = self._answers(m, reads[rows])
-        powers = answers @ self.output.T
-        sums = powers_(powers, self.bias)
+        if self._packed_output is not None and len(reads) > _FEW_ROWS:
+            powers, sums = powers_of_product(answers, self._packed_output, self.bias)
+        else:
+            powers = answers @ self.output.T
+            sums = powers_(powers, self.bias)
         for rows in silent:
             sums[rows] = 0.0
         return powers, sums
+
+    @functools.cached_property
+    def _packed_output(self) -> np.ndarray | None:
+        """The output embeddings as a matrix unit reads them; None where there is none for them."""
+        return pack_table(self.output)
 
     def read_shares(self, m: int, reads: np.ndarray, token: int) -> dict[str, float]:
         """How far each read moved the logit of `token`, to first order (gradient times input): {read: logit change}.
@@ -160,7 +230,7 @@ class Nets:
         `reads` uint16[R] of one position.
         """
         columns = np.flatnonzero(self.declared[m])
-        gate, b1, _ = self._own(m, reads[None])
+        gate, b1 = self._own(m, self._special(m, reads[None]))
         terms = np.einsum("rd,rdh->rh", self.embeddings[reads[columns]], self.w1[columns]) * gate[0, columns, None]
         x = terms.sum(0) + b1[0]
         sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
@@ -392,6 +462,8 @@ class NetTrainer:
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
         special[0] = np.where(self.declared[net], special[0], np.float32(0))
         embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
+        # As training multiplies it, and a matrix unit can.
+        output = from_bfloat16(to_bfloat16(output))
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,

@@ -51,8 +51,9 @@ def levels_at(index: CorpusIndex, history: np.ndarray, previous: np.ndarray, i: 
     stamp, mark = np.zeros(VOCAB, dtype=np.int64), np.zeros(1, dtype=np.int64)
     levels, longest = counts.find_slices(*index.sorted_contexts(), history, i, low, high)
     needed = counts.all_levels(
-        *index.followed_by(), history, previous, i, low, high, levels, buckets, starts, tokens, shares, stamp, mark
-    )
+        *index.followed_by(), history, previous, i, low, high, levels, buckets, starts, tokens, shares, stamp, mark,
+        0,
+    )  # fmt: skip
     return buckets, starts, tokens[:needed], shares[:needed], longest
 
 

@@ -87,6 +87,26 @@ def test_scores_are_the_positions_probabilities(model: ConstructedLM, unseen: li
         assert score.correct[i] == (p.argmax() == targets[i])
 
 
+def test_scoring_finds_what_the_whole_distribution_has_to_the_last_bit(
+    model: ConstructedLM, model_folder: Path, unseen: list[SourceFile]
+):
+    """Scoring looks at few tokens of most positions; neither probabilities nor first choices may differ for that."""
+    view = model.view(model.tokenizer.encode(unseen[1].data))
+    concept, matches = model.concepts_at(view), model.matches(view)
+    rows = np.lexsort((matches[0][:, 0], concept))[::3]
+    common = matches[1][rows, 0] - matches[0][rows, 0] > counts.HEAVY
+    assert common.any() and not common.all()
+    whole = load(model_folder)
+    assert isinstance(whole, ConstructedLM)
+    for said in (model._nets_say(concept[rows], view.reads[rows]), (np.zeros((len(rows), 0), np.float32), 0.0 * rows)):
+        probability, best, parts = model.score_rows(view, matches, concept[rows], rows, said)
+        for r, i in enumerate(rows.tolist()):
+            whole._nets_say = lambda *_, said=said, r=r: (said[0][r : r + 1], said[1][r : r + 1])
+            at = whole.position(view, i)
+            assert probability[r] == at.distribution[view.history[i + 1]]
+            assert best[r] == at.distribution.argmax() and np.array_equal(parts[r], at.parts)
+
+
 def test_several_threads_score_as_one_does(model: ConstructedLM, unseen: list[SourceFile]):
     advanced: list[int] = []
     together = score_files(model, unseen, advanced.append)

@@ -1,0 +1,175 @@
+"""Products with a table of bfloat16 values on the matrix unit of Intel's server cores (AMX), as exact as in float32.
+
+The unit multiplies bfloat16 and adds up in float32. A float32 is the sum of three bfloat16, and products of bfloat16
+are exact in float32, so three passes give what float32 arithmetic gives. LLVM's `*.internal` intrinsics are used, which
+set the unit up by themselves; Linux gives it to a process that asks (Documentation/arch/x86/xstate.rst).
+"""
+
+# pyright: reportCallIssue=false
+# (an intrinsic's first parameter is filled in by numba)
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.numba_cache import cache_by_sources, fingerprint
+from kernels.numba_softmax import exp_row
+
+ROWS, STEP, GROUP = 16, 32, 4
+"""Rows of a tile, products of bfloat16 in one instruction, tiles of the output that are worked on at once."""
+PARTS = 3
+_TILE_BYTES = 1024
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this process may use the unit; asks the system for it, once."""
+    features = binding.get_host_cpu_features()
+    if not (sys.platform == "linux" and features.get("amx-bf16", False) and features.get("amx-tile", False)):
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """uint16 of float32: the upper bits, rounded to the nearest, ties to even. Not for NaN."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The reverse of `to_bfloat16`."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+class _Tile(ir.Type):
+    def _to_string(self) -> str:
+        return "x86_amx"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Tile)
+
+    def __hash__(self) -> int:
+        return hash("x86_amx")
+
+
+_TILE, _I16, _I64, _POINTER = _Tile(), ir.IntType(16), ir.IntType(64), ir.IntType(8).as_pointer()
+
+
+@intrinsic(prefer_literal=True)
+def _tiles(typingctx: Any, answers: Any, table: Any, out: Any, stride: Any, steps: Any) -> Any:
+    """GROUP tiles of `out`, `stride` bytes from row to row: all parts of 16 rows of answers with as many of the table.
+
+    Addresses are of packed tiles: `answers` [steps, PARTS], `table` [steps, GROUP].
+    """
+    n_steps = steps.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        answers, table, out, stride, _ = args
+        rows, columns, line = ir.Constant(_I16, ROWS), ir.Constant(_I16, 64), ir.Constant(_I64, 64)
+
+        def call(name: str, kinds: list[ir.Type], given: list[Any], result: ir.Type = _TILE) -> Any:
+            kind = ir.FunctionType(result, kinds)
+            name = f"llvm.x86.{name}.internal"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
+
+        def at(base: Any, offset: int) -> Any:
+            return builder.inttoptr(builder.add(base, ir.Constant(_I64, offset)), _POINTER)
+
+        def load(base: Any, index: int) -> Any:
+            given = [rows, columns, at(base, index * _TILE_BYTES), line]
+            return call("tileloadd64", [_I16, _I16, _POINTER, _I64], given)
+
+        sums = [call("tilezero", [_I16, _I16], [rows, columns]) for _ in range(GROUP)]
+        for step in range(n_steps):
+            # With the sums and one tile of the table these are all eight registers; each tile is loaded once.
+            parts = [load(answers, step * PARTS + part) for part in range(PARTS)]
+            for k in range(GROUP):
+                right = load(table, step * GROUP + k)
+                for left in parts:
+                    given = [rows, columns, columns, sums[k], left, right]
+                    sums[k] = call("tdpbf16ps", [_I16, _I16, _I16, _TILE, _TILE, _TILE], given)
+        for k in range(GROUP):
+            given = [rows, columns, at(out, k * 64), stride, sums[k]]
+            call("tilestored64", [_I16, _I16, _POINTER, _I64, _TILE], given, ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(answers, table, out, stride, steps), codegen
+
+
+@intrinsic
+def _wide_vectors(typingctx: Any) -> Any:
+    """Let LLVM use 512-bit vectors in the function that calls this; by itself it spares older cores than these."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # llvmlite's own `add` takes only names that it knows.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@functools.cache
+def _powers(steps: int) -> Any:
+    """The compiled loop for a width of `steps` x STEP."""
+
+    def powers(answers: Any, table: Any, bias: Any, out: Any, sums: Any) -> None:
+        _wide_vectors()
+        size = np.int64(out.shape[1])
+        for block in range(answers.shape[0]):
+            left = np.int64(answers[block].ctypes.data)
+            for group in range(table.shape[0]):
+                _tiles(
+                    left, np.int64(table[group].ctypes.data),
+                    np.int64(out.ctypes.data) + (block * ROWS * size + group * GROUP * ROWS) * 4, size * 4, steps,
+                )  # fmt: skip
+            for row in range(block * ROWS, min((block + 1) * ROWS, len(sums))):
+                _, sums[row] = exp_row(out[row], bias)
+
+    sources = fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
+    return cache_by_sources(numba.njit(error_model="numpy", nogil=True)(powers), sources + str(steps))
+
+
+def pack_table(table: np.ndarray) -> np.ndarray | None:
+    """uint16[V / 64, K / 32, GROUP, 16, 32] of `table` float32[V, K] as the unit reads it, or None: it cannot be.
+
+    It can where the unit is available, all values are bfloat16, and V and K are multiples of 64 and 32.
+    """
+    v, k = table.shape
+    if v % (GROUP * ROWS) or k % STEP or not available():
+        return None
+    bits = to_bfloat16(table)
+    if not np.array_equal(from_bfloat16(bits), table):
+        return None
+    tiles = bits.reshape(v // (GROUP * ROWS), GROUP, ROWS, k // STEP, ROWS, 2)
+    return np.ascontiguousarray(tiles.transpose(0, 3, 1, 4, 2, 5)).reshape(len(tiles), k // STEP, GROUP, ROWS, STEP)
+
+
+def powers_of_product(answers: np.ndarray, packed: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `numba_softmax.powers_` of `answers @ table.T`: (float32[N, V], float64[N]).
+
+    `answers` float32[N, K]; `packed` from `pack_table`; `bias` float32[V].
+    """
+    n, k = answers.shape
+    blocks = -(-n // ROWS)
+    padded = np.zeros((blocks * ROWS, k), np.float32)
+    padded[:n] = answers
+    parts = []
+    for _ in range(PARTS):
+        parts.append(to_bfloat16(padded))
+        padded = padded - from_bfloat16(parts[-1])
+    tiles = np.stack(parts).reshape(PARTS, blocks, ROWS, k // STEP, STEP)
+    tiles = np.ascontiguousarray(tiles.transpose(1, 3, 0, 2, 4))
+    out, sums = np.empty((blocks * ROWS, len(bias)), np.float32), np.empty(n, np.float64)
+    _powers(k // STEP)(tiles, packed, bias, out, sums)
+    return out[:n], sums

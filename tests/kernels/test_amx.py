@@ -1,0 +1,61 @@
+"""Products on the matrix unit: as exact as in float32, and refused where they would not be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import numba_amx
+from kernels.numba_amx import from_bfloat16, pack_table, powers_of_product, to_bfloat16
+
+needs_unit = pytest.mark.skipif(not numba_amx.available(), reason="this machine has no AMX")
+
+
+def rounded(*size: int, seed: int = 0) -> np.ndarray:
+    values = 0.3 * np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    return from_bfloat16(to_bfloat16(values))
+
+
+def test_rounding_is_torchs():
+    values = np.random.default_rng(0).standard_normal(4000).astype(np.float32) * np.float32(1e3)
+    ties = np.float32(1.0) + np.arange(9, dtype=np.float32) * np.float32(2.0**-8)
+    values = np.concatenate([values, ties, np.array([0.0, -0.0, 1e38, -1e-38], np.float32)])
+    expected = torch.from_numpy(values).bfloat16().float().numpy()
+    assert from_bfloat16(to_bfloat16(values)).tobytes() == expected.tobytes()
+
+
+def test_a_table_that_does_not_fit_is_left_to_others(monkeypatch: pytest.MonkeyPatch):
+    assert pack_table(rounded(60, 64)) is None and pack_table(rounded(64, 60)) is None
+    assert pack_table(rounded(64, 64) + np.float32(1e-6)) is None
+    monkeypatch.setattr(numba_amx, "available", lambda: True)
+    assert pack_table(rounded(64, 64)) is not None
+    monkeypatch.setattr(numba_amx, "available", lambda: False)
+    assert pack_table(rounded(64, 64)) is None
+
+
+@needs_unit
+@pytest.mark.parametrize(("rows", "tokens", "width"), [(1, 64, 32), (16, 128, 64), (37, 1024, 96), (300, 4096, 64)])
+def test_powers_are_those_of_float64(rows: int, tokens: int, width: int):
+    random = np.random.default_rng(rows)
+    answers, table = (3.0 * random.standard_normal((rows, width))).astype(np.float32), rounded(tokens, width)
+    bias = random.standard_normal(tokens).astype(np.float32)
+    packed = pack_table(table)
+    assert packed is not None
+    powers, sums = powers_of_product(answers, packed, bias)
+    exact = answers.astype(np.float64) @ table.T.astype(np.float64) + bias
+    exact = np.exp(exact - exact.max(1, keepdims=True))
+    assert powers.shape == exact.shape and (powers.max(1) == 1.0).all()
+    # Logits to 20 are rounded to 2e-6 in float32, whoever adds them up.
+    np.testing.assert_allclose(powers, exact, atol=3e-5)
+    np.testing.assert_allclose(sums, exact.sum(1), rtol=3e-5)
+
+
+@needs_unit
+def test_a_row_does_not_depend_on_its_neighbours():
+    answers, packed = rounded(40, 64, seed=1), pack_table(rounded(512, 64))
+    assert packed is not None
+    bias = np.zeros(512, np.float32)
+    together = powers_of_product(answers, packed, bias)
+    alone = powers_of_product(answers[21:22], packed, bias)
+    assert np.array_equal(together[0][21:22], alone[0]) and together[1][21] == alone[1][0]
