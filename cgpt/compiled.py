@@ -12,6 +12,7 @@ from typing import Any
 
 from numba import njit
 
+from kernels import numba_cache
 from kernels.numba_cache import cache_by_sources, fingerprint
 
 _LEXER = (
@@ -24,7 +25,7 @@ _HERE = Path(__file__).parent
 
 FINGERPRINT = fingerprint(_HERE / name for name in _LEXER)
 _MODEL_FINGERPRINT = FINGERPRINT + fingerprint(
-    [*(_HERE / name for name in _MODEL), _HERE.parent / "kernels" / "numba_math.py"]
+    [*(_HERE / name for name in _MODEL), Path(numba_cache.__file__).with_name("numba_math.py")]
 )
 
 

@@ -88,7 +88,7 @@ def test_scores_are_the_positions_probabilities(model: ConstructedLM, unseen: li
 
 
 def test_scoring_finds_what_the_whole_distribution_has_to_the_last_bit(
-    model: ConstructedLM, model_folder: Path, unseen: list[SourceFile]
+    model: ConstructedLM, model_folder: Path, unseen: list[SourceFile], monkeypatch: pytest.MonkeyPatch
 ):
     """Scoring looks at few tokens of most positions; neither probabilities nor first choices may differ for that."""
     view = model.view(model.tokenizer.encode(unseen[1].data))
@@ -101,7 +101,7 @@ def test_scoring_finds_what_the_whole_distribution_has_to_the_last_bit(
     for said in (model._nets_say(concept[rows], view.reads[rows]), (np.zeros((len(rows), 0), np.float32), 0.0 * rows)):
         probability, best, parts = model.score_rows(view, matches, concept[rows], rows, said)
         for r, i in enumerate(rows.tolist()):
-            whole._nets_say = lambda *_, said=said, r=r: (said[0][r : r + 1], said[1][r : r + 1])
+            monkeypatch.setattr(whole, "_nets_say", lambda *_, one=(said[0][r : r + 1], said[1][r : r + 1]): one)
             at = whole.position(view, i)
             assert probability[r] == at.distribution[view.history[i + 1]]
             assert best[r] == at.distribution.argmax() and np.array_equal(parts[r], at.parts)
