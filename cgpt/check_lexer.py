@@ -28,6 +28,7 @@ from cgpt import lexer_tables as t
 from cgpt.compiled import compiled
 from cgpt.lexer import new_state
 from cgpt.lexer_bytes import continues, flush, has_pending, step_byte
+from ontology.main import exit_code
 
 NAME, NUMBER, OPERATOR, STRING, COMMENT, NEWLINE, INDENT, DEDENT, FORMAT_START, FORMAT_END = range(10)
 KINDS = ("name", "number", "operator", "string", "comment", "newline", "indent", "dedent", "f-start", "f-end")
@@ -296,4 +297,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -16,6 +16,7 @@ import numpy as np
 from cgpt.lexer import FIELDS, run
 from cgpt.tokenizer import Tokenizer
 from ontology.graph import leaves
+from ontology.main import exit_code
 from ontology.routers import Router
 from ontology.schema import Ontology
 
@@ -66,4 +67,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

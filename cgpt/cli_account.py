@@ -39,7 +39,7 @@ def read_bytes(path: Path) -> bytes:
 @click.command()
 @click.argument("model", type=_PATH)
 @click.argument("files", nargs=-1, required=True, type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="The packed file; with several FILES a folder for them.")
+@click.option("--out", required=True, type=_PATH, help="The packed file; a folder for it, or for those of several FILES.")
 @click.option("--json", "as_json", is_flag=True, help="Print sizes as JSON.")
 def pack(model: Path, files: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Pack FILES by arithmetic coding with MODEL, lossless, one packed file each.
@@ -51,7 +51,8 @@ def pack(model: Path, files: tuple[Path, ...], out: Path, as_json: bool) -> None
     from ontology.io import write_bytes
     from ontology.progress import Progress
 
-    targets = [out] if len(files) == 1 else [out / (file.name + SUFFIX) for file in files]
+    one = len(files) == 1 and not out.is_dir()
+    targets = [out] if one else [out / (file.name + SUFFIX) for file in files]
     if len(set(targets)) < len(targets):
         raise UsageError("two of the files have the same name.", fix="pack them into two folders", file=out)
     contents = [read_bytes(file) for file in files]

@@ -126,6 +126,17 @@ def _base(v, of_unigram, unigram, of_net, powers, of_last, last):  # pragma: no 
 
 
 @compiled
+def _speak(v, now, n, of_unigram, unigram, of_net, powers, of_last, last, out, spoken, stamp):  # pragma: no cover
+    """Start `out[v]` with its base at the first mention of v in round `now`; gives the number of tokens mentioned."""
+    if stamp[v] != now:
+        stamp[v] = now
+        out[v] = _base(v, of_unigram, unigram, of_net, powers, of_last, last)
+        spoken[n] = v
+        n += 1
+    return n
+
+
+@compiled
 def _greatest_by_block(shares, most):  # pragma: no cover - compiled
     """Write the greatest share in every block of tokens to `most` float64[blocks + 1], that of all to its end."""
     most[:] = 0.0
@@ -155,20 +166,13 @@ def target_and_best(
     of_last = weights[mixer.FIRST_LEVEL]
     mark[0] += 1
     now = mark[0]
-    stamp[target] = now
-    out[target] = _base(target, of_unigram, unigram, of_net, powers, of_last, last)
-    spoken[0] = target
-    n = 1
+    n = _speak(target, now, 0, of_unigram, unigram, of_net, powers, of_last, last, out, spoken, stamp)
     for e in range(mixer.FIRST_LEVEL, mixer.NAMES):
         w = weights[e]
         if w > 0.0:
             for entry in range(starts[e - mixer.FIRST_LEVEL], starts[e - mixer.FIRST_LEVEL + 1]):
                 v = entry_tokens[entry]
-                if stamp[v] != now:
-                    stamp[v] = now
-                    out[v] = _base(v, of_unigram, unigram, of_net, powers, of_last, last)
-                    spoken[n] = v
-                    n += 1
+                n = _speak(v, now, n, of_unigram, unigram, of_net, powers, of_last, last, out, spoken, stamp)
                 out[v] += w * entry_shares[entry]
     if of_names > 0.0:
         for k in range(len(slots)):
@@ -176,11 +180,7 @@ def target_and_best(
                 break
             v = offered[k]
             if v != names.END_OF_NAME:
-                if stamp[v] != now:
-                    stamp[v] = now
-                    out[v] = _base(v, of_unigram, unigram, of_net, powers, of_last, last)
-                    spoken[n] = v
-                    n += 1
+                n = _speak(v, now, n, of_unigram, unigram, of_net, powers, of_last, last, out, spoken, stamp)
                 out[v] += of_names * rank_weights[slots[k]]
     best, most, unspoken = spoken[0], out[spoken[0]], powers_sum * _SLACK_OF_SUM
     for k in range(n):

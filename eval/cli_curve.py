@@ -200,8 +200,15 @@ def scale(
 
     from eval.scale import collect, law_words, read_raw, save, scale_plots, scaling, take_along
     from eval.scale_page import write_pages
+    from ontology.errors import UsageError
     from ontology.io import write_text
 
+    if run.is_file() and (axes or notes):
+        raise UsageError(
+            "--axis and --note go into a raw file when it is made.", fix="give the folder that it was made of", file=run
+        )
+    if pages is not None and raw is None and (run.is_dir() or also is not None):
+        raise UsageError("--pages are written from a raw file.", fix="add --raw FILE", file=run)
     found = collect(run, notes, axes) if run.is_dir() else read_raw(run)
     if also is not None:
         found = take_along(found, read_raw(also), also)

@@ -14,6 +14,7 @@ from eval.board import write_board
 from eval.leaderboard import to_markdown
 from ontology.errors import ConstructibleError, UsageError
 from ontology.io import read_json, write_json, write_text
+from ontology.main import exit_code
 
 BEGIN, END = "<!-- quickstart table -->", "<!-- end of table -->"
 RESULTS = Path("docs/results/quickstart.json")
@@ -55,4 +56,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
@@ -69,12 +70,17 @@ def constructible() -> None:
 
 
 def run(group: click.Command, arguments: Sequence[str] | None = None) -> int:
-    """Run a click command and return its exit code; errors that a user can repair become one line on stderr.
+    """Run a click command and return its exit code, as `exit_code` does."""
+    return exit_code(lambda: group.main(args=None if arguments is None else list(arguments), standalone_mode=False))
 
-    With CONSTRUCTIBLE_DEBUG=1 the traceback is shown as well.
+
+def exit_code(action: Callable[[], Any]) -> int:
+    """Do something and return the process's exit code; errors that a user can repair become one line on stderr.
+
+    What returns an int decides the code itself. With CONSTRUCTIBLE_DEBUG=1 the traceback is shown as well.
     """
     try:
-        result = group.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        result = action()
         return result if isinstance(result, int) else EXIT_DONE
     except ConstructibleError as error:
         return _report(str(error), error.exit_code)

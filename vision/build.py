@@ -29,11 +29,11 @@ from ontology.progress import Progress
 from ontology.schema import Ontology
 from ontology.store import Store, code_hash
 from vision.bank import CHANNELS, GRID, primitives
-from vision.concepts import CUTS, MAX_PARAMS, SCALES, Library, concept_name, to_ontology
+from vision.concepts import CUTS, SCALES, Library, concept_name, to_ontology
 from vision.data import ImageSet, require
 from vision.model import FORMAT
 from vision.monolith import MonolithTrainer, RowsOf, channels_for, width_for
-from vision.nodes import NodeBank, NodeShape, Pooling
+from vision.nodes import MAX_PARAMS, NodeBank, NodeShape, Pooling
 from vision.plain import PlainShape, fit_plain, load_node, readings
 from vision.rules import MAX_TERMS, RuleSet, accuracy, fit_rules, harden, some_others
 from vision.sizes import leaf_channels, upper_shape

@@ -31,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ontology.errors import ConstructibleError, UsageError, did_you_mean
 from ontology.schema import RESERVED, Concept, Lines, Ontology, OntologyError, parse_yaml
+from vision.nodes import MAX_PARAMS
 
 Kind = Literal["colour", "texture", "shape", "part", "context"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -39,7 +40,6 @@ DATASETS = ("tiny_imagenet", "imagenette224")
 ONTOLOGIES = Path(__file__).parent / "ontologies"
 CUTS = {"root": "root", "classes": "1", "parts": "2", "leaves": "leaves", "plain": "plain"}  # names -> engine's specs
 TRUE, FALSE, UNCLEAR = 1, 0, -1
-MAX_PARAMS = 10_000
 _ROOT = "image"
 _START = "`name:`, `features:` and `classes:`"
 

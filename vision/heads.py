@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ontology.io import write_text
 from vision.build import Recipe
 from vision.model import Constructed, probabilities
+from vision.together import composition
 
 if TYPE_CHECKING:
     from vision.study import Study
@@ -28,7 +29,6 @@ Head = Callable[[Floats], Floats]
 """Concept scores [n, k] -> class scores [n, classes]."""
 GRID = np.linspace(0, 1, 11)
 HIDDEN = 16
-SHARPNESS = 10.0
 SHOWN = 4
 _STEPS = 400
 _DECAY = 1e-3
@@ -41,9 +41,8 @@ def table_head(truth: npt.NDArray[np.int8]) -> Head:
     Args:
         truth: 1 true, 0 false, -1 unclear, int8 [classes, k].
     """
-    yes, no = (truth == 1).astype(np.float64), (truth == 0).astype(np.float64)
-    weights = yes / np.maximum(1, yes.sum(1, keepdims=True)) - no / np.maximum(1, no.sum(1, keepdims=True))
-    return lambda scores: SHARPNESS * scores @ weights.T
+    weights = composition(truth)
+    return lambda scores: scores @ weights
 
 
 def fit_head(scores: Floats, labels: npt.NDArray[np.int64], classes: int, hidden: int, seed: int = 0) -> Head:

@@ -76,13 +76,7 @@ class JointTrainer(NodeTrainer):
         import torch
         import torch.nn.functional as F
 
-        from kernels import AdamRule, adam_step_
-        from vision.train_nodes import WEIGHT_DECAY
-
-        chosen, pictures = self.draw(index)
-        pictures, partner, area = self.patched(pictures, index)
-        inputs = self.inputs(pictures)
-        seen = ((chosen, 1 - area), (chosen[partner], area))
+        inputs, shown = self.shown(index)
         with torch.enable_grad():
             leaves = [[p.detach().requires_grad_() for p in params] for params in self._params]
             parts = []
@@ -91,17 +85,13 @@ class JointTrainer(NodeTrainer):
             order = np.argsort(np.concatenate([columns for columns, _ in parts]))
             logits = torch.cat([part for _, part in parts], 1)[:, order]
             values, loss = torch.sigmoid(logits) @ self._composition, torch.zeros(())
-            for shown, share in seen:
-                loss = loss + (F.cross_entropy(values, torch.from_numpy(shown), reduction="none") * share).mean()
+            for places, share in shown:
+                loss = loss + (F.cross_entropy(values, torch.from_numpy(places), reduction="none") * share).mean()
                 if self.own_loss:
-                    losses = F.binary_cross_entropy_with_logits(logits, self._truth[shown], reduction="none")
-                    loss = loss + (losses * self._weights[shown] * share[:, None]).mean(0).sum()
-            flat = [p for own in leaves for p in own]
-            gradients = list(torch.autograd.grad(loss, flat))
-        rate = self._rate()
-        for params, adam in zip(self._params, self._adam, strict=True):
-            mine = [gradients.pop(0).contiguous() for _ in params]
-            adam_step_(params, mine, adam, rate, rule=AdamRule(weight_decay=WEIGHT_DECAY))
+                    losses = F.binary_cross_entropy_with_logits(logits, self._truth[places], reduction="none")
+                    loss = loss + (losses * self._weights[places] * share[:, None]).mean(0).sum()
+            gradients = list(torch.autograd.grad(loss, [p for own in leaves for p in own]))
+        self.update([[gradients.pop(0) for _ in own] for own in leaves])
         return float(loss.detach())
 
 

@@ -137,15 +137,10 @@ class NodeTrainer:
         import torch
         import torch.nn.functional as F
 
-        from kernels import AdamRule, adam_step_
-
-        chosen, pictures = self.draw(index)
-        pictures, partner, area = self.patched(pictures, index)
-        seen = [(self._truth[c], self._weights[c] * share[:, None]) for c, share in
-                ((chosen, 1 - area), (chosen[partner], area))]  # fmt: skip
-        rate, inputs = self._rate(), self.inputs(pictures)
-        total = 0.0
-        for (shape, columns), params, adam in zip(self._groups, self._params, self._adam, strict=True):
+        inputs, shown = self.shown(index)
+        seen = [(self._truth[c], self._weights[c] * share[:, None]) for c, share in shown]
+        total, gradients = 0.0, []
+        for (shape, columns), params in zip(self._groups, self._params, strict=True):
             leaves = [p.detach().requires_grad_() for p in params]
             with torch.enable_grad():
                 logits = self.logits(inputs, leaves, shape)
@@ -153,11 +148,24 @@ class NodeTrainer:
                 for truth, weights in seen:
                     losses = F.binary_cross_entropy_with_logits(logits, truth[:, columns], reduction="none")
                     loss = loss + (losses * weights[:, columns]).mean(0).sum()
-                gradients = torch.autograd.grad(loss, leaves)
-            rule = AdamRule(weight_decay=WEIGHT_DECAY)
-            adam_step_(params, [g.contiguous() for g in gradients], adam, rate, rule=rule)
+                gradients.append(torch.autograd.grad(loss, leaves))
             total += float(loss.detach())
+        self.update(gradients)
         return total / len(self.plans)
+
+    def shown(self, index: int) -> tuple[Tensor, tuple[tuple[npt.NDArray[np.int64], Tensor], ...]]:
+        """Step `index`: (what nodes read of its pictures, the two classes in each: places [batch], shares [batch])."""
+        chosen, pictures = self.draw(index)
+        pictures, partner, area = self.patched(pictures, index)
+        return self.inputs(pictures), ((chosen, 1 - area), (chosen[partner], area))
+
+    def update(self, gradients: Sequence[Sequence[Tensor]]) -> None:
+        """Move the parameters by their gradients, group by group."""
+        from kernels import AdamRule, adam_step_
+
+        rate, rule = self._rate(), AdamRule(weight_decay=WEIGHT_DECAY)
+        for params, adam, own in zip(self._params, self._adam, gradients, strict=True):
+            adam_step_(params, [g.contiguous() for g in own], adam, rate, rule=rule)
 
     def draw(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         """The pictures of step `index`: places of their classes among those present, [batch], and primitives, mirrored

@@ -45,6 +45,7 @@ from eval.tasks.language import whole_tokens
 from kernels.memory import keep_freed_memory
 from ontology.environment import describe, threads
 from ontology.io import make_folder, read_json, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.stats import bootstrap_ratio, paired_ratio
@@ -311,4 +312,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -27,6 +27,7 @@ from eval import copies
 from eval.copies import MIN_LINES, MIN_SHARE, RUN, Known, counted_lines
 from ontology.environment import describe
 from ontology.io import read_json, write_json, write_text
+from ontology.main import exit_code
 from ontology.stats import bootstrap_ratio
 
 RESULTS = Path("docs/experiments/copies.json")
@@ -171,4 +172,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -23,6 +23,7 @@ from cgpt.model import load
 from cgpt.score import Score, score_files
 from ontology.environment import describe
 from ontology.io import make_folder, read_json, write_atomic, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.stats import bootstrap_ratio, paired_ratio
 
@@ -129,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cgpt.page import escape
 from ontology.errors import ConstructibleError
 from ontology.io import write_text
+from ontology.main import exit_code
 
 MODES = {"forward": "#1f77b4", "forward+backward": "#9a4a00", "step": "#1b6b3a"}
 LEFT, WIDTH, LINE, TOP = 250, 760, 22, 46
@@ -143,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

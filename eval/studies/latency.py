@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ontology.io import write_json
+from ontology.main import exit_code
 
 ASKED = {
     "load_seconds": ("median", "<=", 1.0), "next_token_ms": ("p95", "<=", 10.0), "line_ms": ("p95", "<=", 50.0),
@@ -183,4 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -16,6 +16,7 @@ docs/experiments/mixing.json and mixing.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from cgpt.reads import FileView
 from ontology.environment import describe
 from ontology.errors import UsageError
 from ontology.io import write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 
 RESULTS = Path("docs/experiments/mixing.json")
@@ -316,4 +318,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

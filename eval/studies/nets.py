@@ -8,6 +8,7 @@ that are there already are not run again.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from cgpt.reads import READS, Alphabet
 from cgpt.tokenizer import Tokenizer
 from ontology.environment import describe, threads
 from ontology.io import read_json, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.routers import Router
 from ontology.schema import Ontology
@@ -146,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -9,6 +9,7 @@ row). Writes docs/experiments/places.json and places.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cgpt.mixer import FIRST_LEVEL, Mixer, Positions
 from eval.studies.mixing import gathered
 from ontology.environment import describe
 from ontology.io import write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 
 RESULTS = Path("docs/experiments/places.json")
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -27,6 +27,7 @@ from typing import Any
 from ontology.environment import describe
 from ontology.errors import ConstructibleError
 from ontology.io import make_folder, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 
 RESULTS = Path("docs/experiments/profile.json")
@@ -231,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -18,6 +18,7 @@ from typing import Any
 
 from ontology.environment import describe
 from ontology.io import make_folder, read_json, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.waiting import threads_wait_briefly
 
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

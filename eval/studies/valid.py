@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cgpt.model import ConstructedLM, MonolithLM, load
 from cgpt.valid import KINDS, Checker, python_error
 from ontology.environment import describe
 from ontology.io import read_json, write_json
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.stats import bootstrap_ratio
 
@@ -163,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

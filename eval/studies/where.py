@@ -9,6 +9,7 @@ ratios by bootstrap over files. Writes docs/experiments/where.json and where.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from eval.studies.forty_mb import sample_file
 from ontology.environment import describe
 from ontology.graph import leaves_under
 from ontology.io import make_folder, write_json, write_text
+from ontology.main import exit_code
 from ontology.progress import Progress
 from ontology.schema import Ontology
 from ontology.stats import paired_ratio
@@ -136,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

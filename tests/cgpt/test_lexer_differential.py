@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -100,3 +102,10 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "100.0000%" in capsys.readouterr().out
     assert check_lexer.main(["--json", str(path)]) == 0
     assert '"agreement": 1.0' in capsys.readouterr().out
+
+
+def test_a_missing_path_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cgpt.check_lexer", str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "nothing" in done.stderr and done.stderr.count("\n") == 1

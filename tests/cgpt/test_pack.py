@@ -122,6 +122,9 @@ def test_real_files_are_unpacked_in_a_fresh_process(model_folder: Path, unseen: 
         done = run_cli("unpack", model_folder, out / f"{name}.cgp", "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / name).read_bytes() == data
+    # One file into a folder that is there, as `cp` does it.
+    done = run_cli("pack", model_folder, tmp_path / "empty.py", "--out", tmp_path)
+    assert done.returncode == 0 and (tmp_path / "empty.py.cgp").read_bytes() == (out / "empty.py.cgp").read_bytes()
 
 
 def test_damage_is_found(packer: Packer, unseen: list[SourceFile]):

@@ -138,6 +138,9 @@ def test_scaling_finds_laws_and_turns(tmp_path: Path, capsys) -> None:
     asked = ["scale", str(tmp_path), "--axis", "training bytes", "--note", "How.", "--raw", str(one)]
     assert run_command(eval_, asked) == 0
     assert {law.axis for law in scaling(one)} == {"training bytes"} and read_raw(one)["method"] == ["How."]
+    assert run_command(eval_, ["scale", str(one), "--axis", "parameters"]) == 2, "what is kept keeps its axes"
+    assert run_command(eval_, ["scale", str(tmp_path), "--pages", str(pages)]) == 2
+    assert "add --raw FILE" in capsys.readouterr().err
     # Sweeps of earlier results come along where there are none of that name; on other files they are refused.
     for size in sizes:
         make_results(

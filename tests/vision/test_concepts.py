@@ -17,7 +17,6 @@ from vision.concept_checks import check
 from vision.concepts import (
     CUTS,
     DATASETS,
-    MAX_PARAMS,
     ONTOLOGIES,
     ClassEntry,
     Feature,
@@ -25,6 +24,7 @@ from vision.concepts import (
     load_library,
     to_ontology,
 )
+from vision.nodes import MAX_PARAMS
 
 GOOD = """name: toy
 features:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.vision.small import CLASSES, SmallWorld, build_small
 from vision.build import Plan, Recipe, plan_of
-from vision.concepts import MAX_PARAMS
 from vision.model import Constructed, RootModel, load
 from vision.monolith import channels_for, make_network
+from vision.nodes import MAX_PARAMS
 from vision.sizes import NEAR, leaf_channels, nearest, upper_shape
 from vision.study import permuted
 
