@@ -39,7 +39,9 @@ def read_bytes(path: Path) -> bytes:
 @click.command()
 @click.argument("model", type=_PATH)
 @click.argument("files", nargs=-1, required=True, type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="The packed file; a folder for it, or for those of several FILES.")
+@click.option(
+    "--out", required=True, type=_PATH, help="The packed file; a folder for it, or for those of several FILES."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print sizes as JSON.")
 def pack(model: Path, files: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Pack FILES by arithmetic coding with MODEL, lossless, one packed file each.

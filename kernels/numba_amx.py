@@ -41,6 +41,12 @@ def available() -> bool:
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
+def need_unit() -> None:
+    """Before anything runs on the unit: without the system's leave its first instruction ends the process."""
+    if not available():
+        raise RuntimeError("this process cannot use AMX")
+
+
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
     """uint16 of float32: the upper bits, rounded to the nearest, ties to even. Not for NaN."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
@@ -67,15 +73,17 @@ _TILE, _I16, _I64, _POINTER = _Tile(), ir.IntType(16), ir.IntType(64), ir.IntTyp
 
 
 @intrinsic(prefer_literal=True)
-def _tiles(typingctx: Any, answers: Any, table: Any, out: Any, stride: Any, steps: Any) -> Any:
+def multiply_tiles(
+    typingctx: Any, answers: Any, table: Any, out: Any, stride: Any, steps: Any, parts: Any
+) -> Any:  # fmt: skip
     """GROUP tiles of `out`, `stride` bytes from row to row: all parts of 16 rows of answers with as many of the table.
 
-    Addresses are of packed tiles: `answers` [steps, PARTS], `table` [steps, GROUP].
+    Addresses are of packed tiles: `answers` [steps, parts], `table` [steps, GROUP]; the two numbers are constants.
     """
-    n_steps = steps.literal_value
+    n_steps, n_parts = steps.literal_value, parts.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        answers, table, out, stride, _ = args
+        answers, table, out, stride, *_ = args
         rows, columns, line = ir.Constant(_I16, ROWS), ir.Constant(_I16, 64), ir.Constant(_I64, 64)
 
         def call(name: str, kinds: list[ir.Type], given: list[Any], result: ir.Type = _TILE) -> Any:
@@ -92,11 +100,11 @@ def _tiles(typingctx: Any, answers: Any, table: Any, out: Any, stride: Any, step
 
         sums = [call("tilezero", [_I16, _I16], [rows, columns]) for _ in range(GROUP)]
         for step in range(n_steps):
-            # With the sums and one tile of the table these are all eight registers; each tile is loaded once.
-            parts = [load(answers, step * PARTS + part) for part in range(PARTS)]
+            # With the sums, one tile of the table and three parts these are all eight registers; each is loaded once.
+            lefts = [load(answers, step * n_parts + part) for part in range(n_parts)]
             for k in range(GROUP):
                 right = load(table, step * GROUP + k)
-                for left in parts:
+                for left in lefts:
                     given = [rows, columns, columns, sums[k], left, right]
                     sums[k] = call("tdpbf16ps", [_I16, _I16, _I16, _TILE, _TILE, _TILE], given)
         for k in range(GROUP):
@@ -104,11 +112,11 @@ def _tiles(typingctx: Any, answers: Any, table: Any, out: Any, stride: Any, step
             call("tilestored64", [_I16, _I16, _POINTER, _I64, _TILE], given, ir.VoidType())
         return context.get_dummy_value()
 
-    return types.void(answers, table, out, stride, steps), codegen
+    return types.void(answers, table, out, stride, steps, parts), codegen
 
 
 @intrinsic
-def _wide_vectors(typingctx: Any) -> Any:
+def wide_vectors(typingctx: Any) -> Any:
     """Let LLVM use 512-bit vectors in the function that calls this; by itself it spares older cores than these."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -124,15 +132,13 @@ def _powers(steps: int) -> Any:
     """The compiled loop for a width of `steps` x STEP."""
 
     def powers(answers: Any, table: Any, bias: Any, out: Any, sums: Any) -> None:
-        _wide_vectors()
+        wide_vectors()
         size = np.int64(out.shape[1])
         for block in range(answers.shape[0]):
-            left = np.int64(answers[block].ctypes.data)
+            left, first = np.int64(answers[block].ctypes.data), np.int64(out[block * ROWS].ctypes.data)
             for group in range(table.shape[0]):
-                _tiles(
-                    left, np.int64(table[group].ctypes.data),
-                    np.int64(out.ctypes.data) + (block * ROWS * size + group * GROUP * ROWS) * 4, size * 4, steps,
-                )  # fmt: skip
+                right, target = np.int64(table[group].ctypes.data), first + group * GROUP * ROWS * 4
+                multiply_tiles(left, right, target, size * 4, steps, PARTS)
             for row in range(block * ROWS, min((block + 1) * ROWS, len(sums))):
                 _, sums[row] = exp_row(out[row], bias)
 
@@ -159,7 +165,11 @@ def powers_of_product(answers: np.ndarray, packed: np.ndarray, bias: np.ndarray)
     """As `numba_softmax.powers_` of `answers @ table.T`: (float32[N, V], float64[N]).
 
     `answers` float32[N, K]; `packed` from `pack_table`; `bias` float32[V].
+
+    Raises:
+        RuntimeError: this process cannot use the unit (`packed` was made by another).
     """
+    need_unit()
     n, k = answers.shape
     blocks = -(-n // ROWS)
     padded = np.zeros((blocks * ROWS, k), np.float32)

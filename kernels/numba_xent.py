@@ -25,7 +25,7 @@ def _row(logits: Any, bias: Any, target: int) -> Any:
 
 
 @numba.njit(**INLINE)
-def _excess_row(row: Any, bias: Any, target: Any, excess: Any) -> Any:
+def excess_row(row: Any, bias: Any, target: Any, excess: Any) -> Any:
     """Turn a row of logits into the bits of softmax minus one-hot in bfloat16; give the loss. The row is used up."""
     loss, scale = _row(row, bias, target)
     at_target = row[target] * scale - np.float32(1)
@@ -53,7 +53,7 @@ def excess_float32(logits: Any, bias: Any, targets: Any, loss: Any) -> None:
 def excess_bfloat16(logits: Any, bias: Any, targets: Any, loss: Any, excess: Any) -> None:
     """As excess_float32, with the result rounded to bfloat16 (its bits) in `excess`; the logits are used up."""
     for i in numba.prange(logits.shape[0]):
-        loss[i] = _excess_row(logits[i], bias, targets[i], excess[i])
+        loss[i] = excess_row(logits[i], bias, targets[i], excess[i])
 
 
 @compiled("void(f4[:, ::1], u4[:, ::1], f4[:, ::1], u4[:, :, ::1], i8)", parallel=True)
@@ -81,4 +81,4 @@ def fused_bfloat16(pairs: Any, packed: Any, bias: Any, targets: Any, loss: Any, 
             )  # fmt: skip
             for i in range(count):
                 row, at = logits[i * columns : i * columns + width], start + i
-                loss[at] = _excess_row(row, bias, targets[at], excess[at])
+                loss[at] = excess_row(row, bias, targets[at], excess[at])

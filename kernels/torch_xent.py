@@ -46,7 +46,7 @@ def torch_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
 
 def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
     """The same in one sweep per row: tensors in float32 on a CPU only."""
-    from kernels import numba_bfloat16, numba_xent
+    from kernels import numba_amx_xent, numba_bfloat16, numba_xent
 
     bias = hidden.new_zeros(len(table)) if bias is None else bias.contiguous()
     if low and numba_bfloat16.available():
@@ -57,6 +57,13 @@ def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
         return logits
     excess = torch.empty(len(hidden), len(table), dtype=torch.bfloat16)
     words, turned = excess.view(torch.int16).numpy().view("uint16"), table.T
+    if numba_amx_xent.fits(*table.shape):
+        threads = threads_for(len(hidden) * table.numel(), SMALL_WORK)
+        numba_amx_xent.excess_bfloat16(
+            hidden.contiguous().numpy(), table.contiguous().numpy(), bias.numpy(), targets.contiguous().numpy(),
+            loss.numpy(), words, threads,
+        )  # fmt: skip
+        return excess
     logits = torch.empty(min(LOGIT_ROWS, len(hidden)), len(table))
     for first in range(0, len(hidden), LOGIT_ROWS):
         rows = slice(first, min(first + LOGIT_ROWS, len(hidden)))

@@ -13,12 +13,17 @@ def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> 
 
 
 @pytest.mark.parametrize("rows", [1, BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 3])
+@pytest.mark.parametrize(("tokens", "width"), [(50, 16), (128, 64)])  # the latter suits a matrix unit
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_value_and_gradients_are_those_of_cross_entropy(rows: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_value_and_gradients_are_those_of_cross_entropy(
+    rows: int, tokens: int, width: int, dtype: torch.dtype, tolerance: float
+) -> None:
     generator = torch.Generator().manual_seed(rows)
-    hidden = torch.randn(rows, 16, generator=generator).to(dtype)
-    weight = torch.randn(50, 16, generator=generator).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    targets = torch.randint(0, 50, (rows,), generator=generator)
+    hidden = torch.randn(rows, width, generator=generator).to(dtype)
+    weight = torch.randn(tokens, width, generator=generator).to(
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
+    targets = torch.randint(0, tokens, (rows,), generator=generator)
     results = []
     for function in (plain, output_loss):
         x, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import numba_amx
+from kernels import numba_amx, numba_amx_xent
 from kernels.numba_amx import from_bfloat16, pack_table, powers_of_product, to_bfloat16
 
 needs_unit = pytest.mark.skipif(not numba_amx.available(), reason="this machine has no AMX")
@@ -59,3 +59,32 @@ def test_a_row_does_not_depend_on_its_neighbours():
     together = powers_of_product(answers, packed, bias)
     alone = powers_of_product(answers[21:22], packed, bias)
     assert np.array_equal(together[0][21:22], alone[0]) and together[1][21] == alone[1][0]
+
+
+@needs_unit
+@pytest.mark.parametrize(("rows", "tokens", "width", "threads"), [(1, 64, 32, 1), (37, 256, 64, 2), (100, 1024, 96, 2)])
+def test_the_pass_of_the_loss_is_that_of_float64(rows: int, tokens: int, width: int, threads: int):
+    random = np.random.default_rng(rows)
+    hidden, table = rounded(rows, width, seed=1), rounded(tokens, width, seed=2)
+    bias = random.standard_normal(tokens).astype(np.float32)
+    targets = random.integers(0, tokens, rows)
+    loss, excess = np.empty(rows, np.float32), np.empty((rows, tokens), np.uint16)
+    assert numba_amx_xent.fits(tokens, width)
+    numba_amx_xent.excess_bfloat16(hidden, table, bias, targets, loss, excess, threads)
+    logits = hidden.astype(np.float64) @ table.T.astype(np.float64) + bias
+    logits -= logits.max(1, keepdims=True)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(loss, -np.log(softmax[np.arange(rows), targets]), rtol=1e-5, atol=1e-5)
+    softmax[np.arange(rows), targets] -= 1.0
+    np.testing.assert_allclose(from_bfloat16(excess), softmax, rtol=2**-8, atol=1e-6)
+
+
+def test_other_sizes_go_another_way():
+    assert not numba_amx_xent.fits(100, 64) and not numba_amx_xent.fits(64, 20) and not numba_amx_xent.fits(64, 0)
+
+
+def test_without_the_unit_nothing_runs_on_it(monkeypatch: pytest.MonkeyPatch):
+    """Its first instruction would end the process."""
+    monkeypatch.setattr(numba_amx, "available", lambda: False)
+    with pytest.raises(RuntimeError, match="AMX"):
+        powers_of_product(rounded(16, 64), np.zeros((1, 2, 4, 16, 32), np.uint16), np.zeros(64, np.float32))
