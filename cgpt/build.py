@@ -181,7 +181,7 @@ class _Plan:
         if self.cut.nets:
             own = self.recipe.kept is None or self.recipe.kept.nets is None
             jobs.append(
-                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *READS_CODE)},
+                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *READS_CODE, "kernels")},
                     self.run_nets if own else self.run_kept_nets, ("tokenizer", "tokens"),
                     kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip
@@ -205,7 +205,7 @@ class _Plan:
         }  # fmt: skip
 
     def _monolith_job(self) -> Job:
-        code = code_hash("cgpt.baseline", "cgpt.transformer", "cgpt.output_loss")
+        code = code_hash("cgpt.baseline", "cgpt.transformer", "cgpt.output_loss", "kernels")
         spec = {"parameters": self.recipe.parameters, "seed": self.recipe.seed, "code": code}
         return Job("monolith", spec, self.run_monolith, ("tokenizer", "tokens"), kind="net", place="transformer")
 

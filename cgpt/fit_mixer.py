@@ -54,9 +54,9 @@ def net_probabilities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64[m] each: what the net in charge says of the target and of its first choice; 0 where there is no net."""
     said, top = np.zeros(len(targets)), np.zeros(len(targets))
-    handed = nets.hand(reads)
+    known = nets.with_terms(reads)
     for rows in in_chunks(concept):
-        powers, total = powers_by_concept(nets, net_of, concept[rows], handed[rows])
+        powers, total = powers_by_concept(nets, net_of, concept[rows], known[rows])
         there = total > 0.0
         said[rows[there]] = powers[there, targets[rows[there]]] / total[there]
         top[rows[there]] = 1.0 / total[there]

@@ -26,8 +26,8 @@ from cgpt.counts import N_ALL_LEVELS, N_LEVELS
 from cgpt.index import CorpusIndex
 from cgpt.mixer import FIRST_LEVEL, N_EXPERTS, NAMES, Mixer
 from cgpt.names import N_SLOTS
-from cgpt.nets import Handed, Nets
-from cgpt.reads import Alphabet, FileView
+from cgpt.nets import Nets, ReadsWithTerms
+from cgpt.reads import Alphabet, FileView, vocabulary_size
 from cgpt.score import FileScore, Score, read_paths, score_files
 from cgpt.tokenizer import Tokenizer
 from ontology.environment import single_threaded_products
@@ -164,6 +164,13 @@ class ConstructedLM(_Routed):
                 f"mixer.json or names.json is not what a build writes ({error!r}).",
                 fix="build the model again", file=folder,
             ) from error  # fmt: skip
+        tokens = self.tokenizer.vocab_size
+        if self.nets is not None and (
+            len(self.nets.output) != tokens or len(self.nets.embeddings) != vocabulary_size(tokens)
+        ):
+            raise ConstructibleError(
+                "nets.safetensors is for another tokenizer.", fix="build the model again", file=folder
+            )
         self.net_of = net_of_concept(self.concepts, self.nets, config["owner"])
         self.unigram = smoothed_unigram(self.index.unigram)
         # Compiled code does not look where a table ends: one of another version has to be refused here.
@@ -182,7 +189,7 @@ class ConstructedLM(_Routed):
         table = read_json(self.folder / "sources.json")
         return [Source(*row) for row in table["files"]]
 
-    def _nets_say(self, concept: np.ndarray, reads: np.ndarray | Handed) -> Said:
+    def _nets_say(self, concept: np.ndarray, reads: np.ndarray | ReadsWithTerms) -> Said:
         """What the net in charge of each row says, as `powers_by_concept`; float32[rows, 0] where there are no nets."""
         if self.nets is None:
             return np.zeros((len(reads), 0), np.float32), np.zeros(len(reads))
@@ -196,7 +203,7 @@ class ConstructedLM(_Routed):
         at, matches = self.concepts_at(view), self.matches(view)
         probability, best = np.zeros(n), np.zeros(n, dtype=np.int64)
         with single_threaded_products():
-            reads = self.nets.hand(view.reads[:n]) if self.nets is not None else view.reads
+            reads = self.nets.with_terms(view.reads[:n]) if self.nets is not None else view.reads
             # Those with the same token before them together: most of what stands in the tables is about that token.
             for rows in in_chunks(at, matches[0][:, 0]):
                 said = self._nets_say(at[rows], reads[rows])
@@ -378,7 +385,7 @@ def by_concept(concept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
             yield int(concept[rows[0]]), rows[begin : begin + CHUNK_ROWS]
 
 
-def powers_by_concept(nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray | Handed) -> Said:
+def powers_by_concept(nets: Nets, net_of: np.ndarray, concept: np.ndarray, reads: np.ndarray | ReadsWithTerms) -> Said:
     """As `Nets.powers_by_group`, each row by the net of its concept.
 
     Concept by concept, not net by net: who is taken away then leaves the products of all others as they were.

@@ -27,7 +27,7 @@ import numpy as np
 
 from cgpt.reads import READS, vocabulary_size
 from cgpt.specialists import Split, find
-from kernels.numba_amx import from_bfloat16, pack_table, powers_of_product, to_bfloat16
+from kernels.numba_amx import bfloat16_bits, from_bfloat16_bits, pack_table, powers_of_product
 from kernels.numba_softmax import powers_
 from kernels.numba_terms import distinct, silu_of_sums
 from ontology.errors import ConstructibleError, did_you_mean
@@ -67,7 +67,7 @@ SHARED_NAMES = {
 
 
 @dataclass(frozen=True)
-class Handed:
+class ReadsWithTerms:
     """Reads of some rows, with what every token comes to in the place of a read: `terms` of the first layer.
 
     Attributes:
@@ -83,8 +83,8 @@ class Handed:
     def __len__(self) -> int:
         return len(self.reads)
 
-    def __getitem__(self, rows: np.ndarray | slice) -> Handed:
-        return Handed(self.reads[rows], self.place[rows], self.terms)
+    def __getitem__(self, rows: np.ndarray | slice) -> ReadsWithTerms:
+        return ReadsWithTerms(self.reads[rows], self.place[rows], self.terms)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Nets:
         values = reads[np.arange(len(reads)), np.maximum(column, 0)].astype(np.int64)
         return np.where((column >= 0) & (module >= 0), values, -1)
 
-    def hand(self, reads: np.ndarray) -> np.ndarray | Handed:
+    def with_terms(self, reads: np.ndarray) -> np.ndarray | ReadsWithTerms:
         """Rows of `reads` uint16[rows, R], to be taken by their number as from the array that they were.
 
         A file of 4,000 tokens has about 9,000 different pairs of a token and a read, of 24 that a net looks at in every
@@ -135,33 +135,33 @@ class Nets:
         embedded = self.embeddings[tokens]
         for column, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
             np.matmul(embedded[begin:end], self.w1[column], out=terms[begin:end])
-        return Handed(reads, place, terms)
+        return ReadsWithTerms(reads, place, terms)
 
-    def logits(self, m: int, reads: np.ndarray | Handed) -> np.ndarray:
-        """float32[rows, V] from `reads` uint16[rows, R], handed or not; undeclared columns are not touched."""
+    def logits(self, m: int, reads: np.ndarray | ReadsWithTerms) -> np.ndarray:
+        """float32[rows, V] from `reads` uint16[rows, R], with terms or without; undeclared ones have no influence."""
         return self._answers(m, reads) @ self.output.T + self.bias
 
-    def _answers(self, m: int, reads: np.ndarray | Handed) -> np.ndarray:
+    def _answers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> np.ndarray:
         """float32[rows, d_out]: what goes into the output layer."""
-        handed = reads if isinstance(reads, Handed) else self.hand(reads)
-        if isinstance(handed, Handed):
-            h, special = self._hidden(m, handed)
-        elif len(handed) <= _FEW_ROWS:
-            h, special = self._hidden_of_few(m, handed)
+        known = reads if isinstance(reads, ReadsWithTerms) else self.with_terms(reads)
+        if isinstance(known, ReadsWithTerms):
+            h, special = self._hidden(m, known)
+        elif len(known) <= _FEW_ROWS:
+            h, special = self._hidden_of_few(m, known)
         else:
-            parts = [handed[at : at + _MANY_ROWS] for at in range(0, len(handed), _MANY_ROWS)]
+            parts = [known[at : at + _MANY_ROWS] for at in range(0, len(known), _MANY_ROWS)]
             return np.concatenate([self._answers(m, part) for part in parts])
         answers = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
         there = np.flatnonzero(special >= 0)
         answers[there] += self.special_b2[special[there]]
         return answers
 
-    def _hidden(self, m: int, handed: Handed) -> tuple[np.ndarray, np.ndarray]:
+    def _hidden(self, m: int, known: ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, H], int64[rows] specialist in charge or -1)."""
-        special = self._special(m, handed.reads)
+        special = self._special(m, known.reads)
         h = silu_of_sums(
-            handed.place, np.flatnonzero(self.declared[m]), self.gate[m], self.b1[m], special, self.special_gate,
-            self.special_b1, handed.terms,
+            known.place, np.flatnonzero(self.declared[m]), self.gate[m], self.b1[m], special, self.special_gate,
+            self.special_b1, known.terms,
         )  # fmt: skip
         return h, special
 
@@ -169,8 +169,10 @@ class Nets:
         """As `_hidden`, one token at a time: no copy of the weights."""
         special = self._special(m, reads)
         gate, x = self._own(m, special)
-        for column in np.flatnonzero(self.declared[m]):
-            x += (self.embeddings[reads[:, column]] * gate[:, column, None]) @ self.w1[column]
+        columns = np.flatnonzero(self.declared[m])
+        gated = self.embeddings[reads[:, columns]] * gate[:, columns, None]
+        for k, column in enumerate(columns):
+            x += gated[:, k] @ self.w1[column]
         return x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0))), special
 
     def _own(self, m: int, special: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,17 +188,17 @@ class Nets:
         module = np.full(len(reads), m)
         return find(self.special_net, self.special_value, module, self.split_values(module, reads))
 
-    def bits(self, m: int, reads: np.ndarray | Handed, targets: np.ndarray) -> np.ndarray:
+    def bits(self, m: int, reads: np.ndarray | ReadsWithTerms, targets: np.ndarray) -> np.ndarray:
         """float64[rows]: what each target costs under network m alone."""
         powers, total = self.powers(m, reads)
         return -np.log2(powers[np.arange(len(targets)), targets] / total)
 
-    def powers(self, m: int, reads: np.ndarray | Handed) -> tuple[np.ndarray, np.ndarray]:
+    def powers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, V] probabilities relative to that of the first choice, float64[rows] their sums)."""
         return self.powers_by_group([(m, slice(None))], reads)
 
     def powers_by_group(
-        self, groups: Iterable[tuple[int, np.ndarray | slice]], reads: np.ndarray | Handed
+        self, groups: Iterable[tuple[int, np.ndarray | slice]], reads: np.ndarray | ReadsWithTerms
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `powers`, for rows of several networks: `groups` has (network or -1 for none, its rows).
 
@@ -210,7 +212,7 @@ class Nets:
                 silent.append(rows)
             else:
                 answers[rows] = self._answers(m, reads[rows])
-        if self._packed_output is not None and len(reads) > _FEW_ROWS:
+        if len(reads) > _FEW_ROWS and self._packed_output is not None:
             powers, sums = powers_of_product(answers, self._packed_output, self.bias)
         else:
             powers = answers @ self.output.T
@@ -379,10 +381,10 @@ class NetTrainer:
         import kernels
 
         rows = np.random.default_rng((self.seed, index)).integers(0, len(self.examples.targets), self.rows_per_step)
-        module = torch.from_numpy(self.examples.module[rows].astype(np.int64))
+        module_of, reads_of = self.examples.module[rows].astype(np.int64), self.examples.reads[rows]
+        module, reads = torch.from_numpy(module_of), torch.from_numpy(reads_of.astype(np.int64))
         targets = torch.from_numpy(self.examples.targets[rows].astype(np.int64))
-        reads = torch.from_numpy(self.examples.reads[rows].astype(np.int64))
-        found = self.grown.at(self.examples.module[rows].astype(np.int64), self.examples.reads[rows])
+        found = self.grown.at(module_of, reads_of)
         specialist = torch.from_numpy(np.where(found < 0, len(self.grown.net), found))
         reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
         leaves = [p.requires_grad_() for p in (*self._own, *self._shared, *self._special)]
@@ -462,8 +464,8 @@ class NetTrainer:
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
         special[0] = np.where(self.declared[net], special[0], np.float32(0))
         embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
-        # As training multiplies it, and a matrix unit can.
-        output = from_bfloat16(to_bfloat16(output))
+        # As training multiplies it where the processor multiplies bfloat16, and as a matrix unit can.
+        output = from_bfloat16_bits(bfloat16_bits(output))
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels import numba_amx_xent
+from kernels import numba_amx
 from kernels.threads import threads_for
 from kernels.torch_xent import SMALL_WORK
 
@@ -24,7 +24,7 @@ UNIT_ROWS = 1024  # on the matrix unit, which prepares the weight for every bloc
 class _OutputLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and numba_amx_xent.fits(*weight.shape):
+        if hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and numba_amx.takes(*weight.shape):
             return _on_matrix_unit(ctx, hidden, weight, targets)
         matrix = weight.to(hidden.dtype)  # [V, D]
         total = torch.zeros((), dtype=torch.float32)
@@ -60,7 +60,9 @@ class _OutputLoss(torch.autograd.Function):
 
 
 def _on_matrix_unit(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """`_OutputLoss.forward` with product and softmax in one compiled pass."""
+    """`_OutputLoss.forward` with product and softmax in one compiled pass; what leaves it is half as wide as logits."""
+    from kernels import numba_amx_xent
+
     matrix, table = weight.bfloat16(), weight.detach().float().contiguous().numpy()
     bias, losses = np.zeros(len(weight), np.float32), np.empty(len(hidden), np.float32)
     hidden_gradient = torch.empty_like(hidden)
@@ -69,9 +71,9 @@ def _on_matrix_unit(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, target
     for first in range(0, len(hidden), UNIT_ROWS):
         rows = slice(first, min(first + UNIT_ROWS, len(hidden)))
         block, difference = hidden[rows].detach(), excess[: rows.stop - first]
-        numba_amx_xent.excess_bfloat16(
+        numba_amx_xent.excess_of_product(
             block.float().contiguous().numpy(), table, bias, targets[rows].contiguous().numpy(), losses[rows],
-            difference.view(torch.int16).numpy().view("uint16"), threads_for(difference.numel(), SMALL_WORK),
+            difference.view(torch.int16).numpy().view("uint16"), threads_for(len(block) * table.size, SMALL_WORK),
         )  # fmt: skip
         torch.mm(difference, matrix, out=hidden_gradient[rows])
         weight_gradient += torch.mm(difference.T, block, out=part)

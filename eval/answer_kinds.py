@@ -142,11 +142,12 @@ class KindNets:
     def powers(self, situation: int, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `cgpt.nets.Nets.powers`, of all tokens."""
         split, n = self.split, len(self.split.bounds) - 1
-        kinds = _softmax(self._parts[n].logits(situation, reads))
+        known = self.nets.with_terms(reads)  # the parts differ in their output layers alone
+        kinds = _softmax(self._parts[n].logits(situation, known))
         out = np.empty((len(reads), len(split.order)), np.float32)
         for k in range(n):
             tokens, net = split.order[split.bounds[k] : split.bounds[k + 1]], int(split.net_of[situation, k])
-            inside = _softmax(self._parts[k].logits(net, reads)) if net >= 0 else np.float32(1.0)
+            inside = _softmax(self._parts[k].logits(net, known)) if net >= 0 else np.float32(1.0)
             out[:, tokens] = kinds[:, k : k + 1] * inside
         out /= out.max(1, keepdims=True)
         return out, out.sum(1, dtype=np.float64)

@@ -38,6 +38,8 @@ def available() -> bool:
     features = binding.get_host_cpu_features()
     if not (sys.platform == "linux" and features.get("amx-bf16", False) and features.get("amx-tile", False)):
         return False
+    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
+        return False  # numba was told to compile for another processor than this one
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
@@ -47,14 +49,19 @@ def need_unit() -> None:
         raise RuntimeError("this process cannot use AMX")
 
 
-def to_bfloat16(values: np.ndarray) -> np.ndarray:
+def takes(tokens: int, width: int) -> bool:
+    """Whether the unit is available and a table of `tokens` rows of this width goes into its tiles."""
+    return tokens % (GROUP * ROWS) == 0 and width % STEP == 0 and tokens * width > 0 and available()
+
+
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
     """uint16 of float32: the upper bits, rounded to the nearest, ties to even. Not for NaN."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
-def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The reverse of `to_bfloat16`."""
+def from_bfloat16_bits(bits: np.ndarray) -> np.ndarray:
+    """The reverse of `bfloat16_bits`."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
@@ -152,10 +159,10 @@ def pack_table(table: np.ndarray) -> np.ndarray | None:
     It can where the unit is available, all values are bfloat16, and V and K are multiples of 64 and 32.
     """
     v, k = table.shape
-    if v % (GROUP * ROWS) or k % STEP or not available():
+    if not takes(v, k):
         return None
-    bits = to_bfloat16(table)
-    if not np.array_equal(from_bfloat16(bits), table):
+    bits = bfloat16_bits(table)
+    if not np.array_equal(from_bfloat16_bits(bits), table):
         return None
     tiles = bits.reshape(v // (GROUP * ROWS), GROUP, ROWS, k // STEP, ROWS, 2)
     return np.ascontiguousarray(tiles.transpose(0, 3, 1, 4, 2, 5)).reshape(len(tiles), k // STEP, GROUP, ROWS, STEP)
@@ -176,8 +183,8 @@ def powers_of_product(answers: np.ndarray, packed: np.ndarray, bias: np.ndarray)
     padded[:n] = answers
     parts = []
     for _ in range(PARTS):
-        parts.append(to_bfloat16(padded))
-        padded = padded - from_bfloat16(parts[-1])
+        parts.append(bfloat16_bits(padded))
+        padded = padded - from_bfloat16_bits(parts[-1])
     tiles = np.stack(parts).reshape(PARTS, blocks, ROWS, k // STEP, STEP)
     tiles = np.ascontiguousarray(tiles.transpose(1, 3, 0, 2, 4))
     out, sums = np.empty((blocks * ROWS, len(bias)), np.float32), np.empty(n, np.float64)

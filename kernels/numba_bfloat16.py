@@ -2,7 +2,8 @@
 
 Two numbers side by side along the sum are one 32-bit word: a row of X is read as words, W is packed so that one vector
 holds the words of LANES columns. torch's products of bfloat16 give bfloat16, those of float32 tensors convert both
-operands at every call; here the answers are float32 and the operands converted once.
+operands at every call; here the answers are float32 and the operands converted once. To be imported only where
+`precision.multiplies_pairs` says so: importing it compiles it.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -12,14 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_math import compiled, to_bfloat16
 from kernels.numba_panels import FLOAT, INDEX
-from kernels.precision import has_matrix_unit
 
 LANES = 16
 COLUMNS = 32  # of one panel: W's columns are padded to a multiple of this
@@ -36,11 +36,6 @@ class _BFloat(ir.Type):
 
     def __hash__(self) -> int:
         return hash(_BFloat)
-
-
-def available() -> bool:
-    """Whether this processor has the instruction, and no matrix unit (AMX), where torch's own products are faster."""
-    return bool(binding.get_host_cpu_features().get("avx512bf16", False)) and not has_matrix_unit()
 
 
 _WORDS, _FLOATS = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(FLOAT, LANES)

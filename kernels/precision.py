@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from llvmlite import binding
 
 
 def has_matrix_unit() -> bool:
-    """Whether this processor has AMX, with which torch's own products of bfloat16 are faster than any of ours."""
+    """Whether this processor has AMX, with which torch's own products of bfloat16 are faster than those in vectors."""
     return bool(torch.cpu._is_amx_tile_supported())
+
+
+def multiplies_pairs() -> bool:
+    """Whether `numba_bfloat16` can be compiled, and is worth it: AVX-512's dot products, and no matrix unit."""
+    return bool(binding.get_host_cpu_features().get("avx512bf16", False)) and not has_matrix_unit()
 
 
 def multiplies_bfloat16() -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.plan import Plan
-from kernels.precision import bfloat16_products
+from kernels.precision import bfloat16_products, multiplies_pairs
 from kernels.threads import threads_for
 from kernels.torch_backend import sort_rows, unsort_rows
 from kernels.vocabulary import Vocabulary
@@ -46,10 +46,10 @@ def torch_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
 
 def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, loss: Tensor, low: bool) -> Tensor:
     """The same in one sweep per row: tensors in float32 on a CPU only."""
-    from kernels import numba_amx_xent, numba_bfloat16, numba_xent
+    from kernels import numba_amx, numba_xent
 
     bias = hidden.new_zeros(len(table)) if bias is None else bias.contiguous()
-    if low and numba_bfloat16.available():
+    if low and multiplies_pairs():
         return _fused_pass(hidden, table, bias, targets, loss)
     if not low:
         logits = _logits(hidden, table, low)
@@ -57,9 +57,11 @@ def numba_pass(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tens
         return logits
     excess = torch.empty(len(hidden), len(table), dtype=torch.bfloat16)
     words, turned = excess.view(torch.int16).numpy().view("uint16"), table.T
-    if numba_amx_xent.fits(*table.shape):
+    if numba_amx.takes(*table.shape):
+        from kernels import numba_amx_xent
+
         threads = threads_for(len(hidden) * table.numel(), SMALL_WORK)
-        numba_amx_xent.excess_bfloat16(
+        numba_amx_xent.excess_of_product(
             hidden.contiguous().numpy(), table.contiguous().numpy(), bias.numpy(), targets.contiguous().numpy(),
             loss.numpy(), words, threads,
         )  # fmt: skip
@@ -78,7 +80,7 @@ PASSES: dict[str, Pass] = {"torch": torch_pass, "cpu": numba_pass}  # by backend
 def _fused_pass(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     """As numba_pass in low precision; a few rows' logits at a time are made and used up in the cache."""
     from kernels import numba_bfloat16 as nb
-    from kernels import numba_xent as nx
+    from kernels import numba_pairs_xent as nx
 
     columns, words = (-(-len(table) // nb.COLUMNS) * nb.COLUMNS, (table.shape[1] + 1) // 2)
     threads = threads_for(len(hidden) * table.numel(), SMALL_WORK)

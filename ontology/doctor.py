@@ -140,6 +140,22 @@ def look_at_machine() -> list[Finding]:
     return found
 
 
+def look_at_processor() -> list[Finding]:
+    """What trainings and scores multiply with: how fast they are depends on it more than on the clock."""
+    from llvmlite import binding
+
+    from kernels.numba_amx import available
+
+    features = binding.get_host_cpu_features()
+    if available():
+        return [Finding("bfloat16", "ok", "multiplied on a matrix unit (AMX)")]
+    if features.get("amx-bf16", False):
+        return [Finding("bfloat16", "ok", "multiplied by torch alone: AMX is there, and not for compiled code")]
+    if features.get("avx512bf16", False):
+        return [Finding("bfloat16", "ok", "multiplied in vectors (AVX-512)")]
+    return [Finding("bfloat16", "note", "not multiplied by this processor", "trainings are in float32, and slower")]
+
+
 def look_at_data() -> list[Finding]:
     folder = os.environ.get("CONSTRUCTIBLE_DATA")
     if not folder:
@@ -176,7 +192,8 @@ def look_at_extras() -> list[Finding]:
 
 
 LOOKS: tuple[Callable[[], list[Finding]], ...] = (
-    look_at_python, look_at_packages, look_at_kernels, look_at_torch, look_at_machine, look_at_data, look_at_extras,
+    look_at_python, look_at_packages, look_at_kernels, look_at_torch, look_at_machine, look_at_processor, look_at_data,
+    look_at_extras,
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def table_head(truth: npt.NDArray[np.int8]) -> Head:
     Args:
         truth: 1 true, 0 false, -1 unclear, int8 [classes, k].
     """
-    weights = composition(truth)
+    weights = composition(truth, np.float64)
     return lambda scores: scores @ weights
 
 

@@ -45,13 +45,13 @@ RUNS = ("a", "b", "unseen")
 _CODE = (*NODE_CODE, "vision.together", "vision.twins", "vision.rules", "vision.fidelity_metrics")
 
 
-def composition(table: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+def composition(table: npt.NDArray[np.int8], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """The fixed plain code as a matrix: class scores [n, classes] = concept probabilities [n, k] @ this [k, classes].
 
     Args:
         table: 1 true, 0 false, -1 unclear, int8 [classes, k].
     """
-    yes, no = (table == 1).astype(np.float32), (table == 0).astype(np.float32)
+    yes, no = (table == 1).astype(dtype), (table == 0).astype(dtype)
     yes /= np.maximum(1, yes.sum(1, keepdims=True))
     no /= np.maximum(1, no.sum(1, keepdims=True))
     return SHARPNESS * (yes - no).T

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,6 +28,7 @@ from cgpt.baseline import BaselineConfig, BaselineTrainer, train_for
 from cgpt.corpus import Corpus, load_sample, read_corpus, sample_by_hash
 from ontology.errors import UsageError
 from ontology.io import read_json, write_json, write_text
+from ontology.main import run
 
 FORMAT = "constructible-study/2"
 STAGES = ("bigrams", "heads", "rates", "batch", "context", "shape", "seeds")
@@ -349,4 +351,4 @@ def _shown(corpus: Corpus) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -18,7 +18,7 @@ from cgpt.corpus import SourceFile
 from cgpt.explain import Explainer, explain
 from cgpt.index import N_LEVELS
 from cgpt.model import ConstructedLM, load
-from cgpt.nets import OWN
+from cgpt.nets import OWN, Nets
 from cgpt.score import score_files
 from ontology.errors import ConstructibleError
 from ontology.io import write_json
@@ -219,7 +219,7 @@ def test_completion_is_greedy_healed_and_repeats(model: ConstructedLM):
     assert complete(model, b"", max_tokens=3).healed == b""
 
 
-@pytest.mark.parametrize("damage", ["config", "format", "missing", "mixer", "names"])
+@pytest.mark.parametrize("damage", ["config", "format", "missing", "mixer", "names", "nets"])
 def test_a_broken_folder_is_named(copy: Path, damage: str):
     if damage == "config":
         (copy / "config.json").write_text("{not json")
@@ -229,6 +229,9 @@ def test_a_broken_folder_is_named(copy: Path, damage: str):
         (copy / "index.safetensors").unlink()
     elif damage == "names":
         write_json(copy / "names.json", {"weights": [0.5, 0.5]})
+    elif damage == "nets":  # of a build with fewer tokens
+        nets = Nets.load(copy / "nets.safetensors")
+        replace(nets, output=nets.output[:-1], bias=nets.bias[:-1]).save(copy / "nets.safetensors")
     else:
         (copy / "mixer.json").write_text("[]")
     with pytest.raises(ConstructibleError, match="Fix:") as raised:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cgpt.output_loss import BLOCK_ROWS, output_loss
+from cgpt.output_loss import BLOCK_ROWS, UNIT_ROWS, output_loss
 
 
 def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy((hidden @ weight.to(hidden.dtype).T).float(), targets)
 
 
-@pytest.mark.parametrize("rows", [1, BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 3])
+@pytest.mark.parametrize("rows", [1, BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 3, UNIT_ROWS + 3])
 @pytest.mark.parametrize(("tokens", "width"), [(50, 16), (128, 64)])  # the latter suits a matrix unit
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_value_and_gradients_are_those_of_cross_entropy(

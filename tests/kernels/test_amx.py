@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from kernels import numba_amx, numba_amx_xent
-from kernels.numba_amx import from_bfloat16, pack_table, powers_of_product, to_bfloat16
+from kernels.numba_amx import bfloat16_bits, from_bfloat16_bits, pack_table, powers_of_product, takes
 
 needs_unit = pytest.mark.skipif(not numba_amx.available(), reason="this machine has no AMX")
 
 
 def rounded(*size: int, seed: int = 0) -> np.ndarray:
     values = 0.3 * np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-    return from_bfloat16(to_bfloat16(values))
+    return from_bfloat16_bits(bfloat16_bits(values))
 
 
 def test_rounding_is_torchs():
@@ -22,7 +22,7 @@ def test_rounding_is_torchs():
     ties = np.float32(1.0) + np.arange(9, dtype=np.float32) * np.float32(2.0**-8)
     values = np.concatenate([values, ties, np.array([0.0, -0.0, 1e38, -1e-38], np.float32)])
     expected = torch.from_numpy(values).bfloat16().float().numpy()
-    assert from_bfloat16(to_bfloat16(values)).tobytes() == expected.tobytes()
+    assert from_bfloat16_bits(bfloat16_bits(values)).tobytes() == expected.tobytes()
 
 
 def test_a_table_that_does_not_fit_is_left_to_others(monkeypatch: pytest.MonkeyPatch):
@@ -69,18 +69,23 @@ def test_the_pass_of_the_loss_is_that_of_float64(rows: int, tokens: int, width: 
     bias = random.standard_normal(tokens).astype(np.float32)
     targets = random.integers(0, tokens, rows)
     loss, excess = np.empty(rows, np.float32), np.empty((rows, tokens), np.uint16)
-    assert numba_amx_xent.fits(tokens, width)
-    numba_amx_xent.excess_bfloat16(hidden, table, bias, targets, loss, excess, threads)
+    assert takes(tokens, width)
+    numba_amx_xent.excess_of_product(hidden, table, bias, targets, loss, excess, threads)
     logits = hidden.astype(np.float64) @ table.T.astype(np.float64) + bias
     logits -= logits.max(1, keepdims=True)
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(loss, -np.log(softmax[np.arange(rows), targets]), rtol=1e-5, atol=1e-5)
     softmax[np.arange(rows), targets] -= 1.0
-    np.testing.assert_allclose(from_bfloat16(excess), softmax, rtol=2**-8, atol=1e-6)
+    np.testing.assert_allclose(from_bfloat16_bits(excess), softmax, rtol=2**-8, atol=1e-6)
+
+
+def test_numba_may_be_told_to_compile_for_another_processor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("numba.config.CPU_NAME", "generic")
+    assert not numba_amx.available.__wrapped__()
 
 
 def test_other_sizes_go_another_way():
-    assert not numba_amx_xent.fits(100, 64) and not numba_amx_xent.fits(64, 20) and not numba_amx_xent.fits(64, 0)
+    assert not takes(100, 64) and not takes(64, 20) and not takes(64, 0)
 
 
 def test_without_the_unit_nothing_runs_on_it(monkeypatch: pytest.MonkeyPatch):

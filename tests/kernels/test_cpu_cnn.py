@@ -33,6 +33,19 @@ def _gradients(backend, dtype, images, weights, biases, **options):
     return [y.detach(), *torch.autograd.grad((y * mix).sum(), inputs)]
 
 
+def _near_a_kink(images, weights, biases, strides):
+    """Whether a sum before a relu is so near 0 that float32 may have it on the other side of the kink."""
+    for m in range(len(weights[0])):
+        x = (images if images.dim() == 4 else images[:, m]).double()
+        for weight, bias, stride in zip(weights[:-1], biases[:-1], strides, strict=False):
+            shift = None if bias is None else bias[m].double()
+            x = torch.nn.functional.conv2d(x, weight[m].double(), shift, stride, weight.shape[-1] // 2)
+            if float(x.abs().min()) < 1e-5:
+                return True
+            x = x.relu()
+    return False
+
+
 @given(
     n_modules=st.sampled_from([1, 2, 9, 20]),
     batch=st.sampled_from([1, 3]),
@@ -55,11 +68,10 @@ def test_matches_the_reference(n_modules, batch, channels, kernels, strides, siz
     finally:
         cpu_cnn.SAVE_BYTES = limit
     theirs = _gradients("reference", torch.float64, *case, strides=strides, activation=activation)
+    loose = 5e-3 if activation == "relu" and _near_a_kink(*case, strides) else 2e-5
     for k, (got, want) in enumerate(zip(ours, theirs, strict=True)):
         assert got.shape == want.shape and got.dtype == torch.float32
-        # A sum within rounding of 0 may be on the other side of relu's kink in float64: then one slope is another.
-        limit = 5e-3 if k and activation == "relu" else 2e-5
-        assert float((got - want).norm()) <= limit * (float(want.norm()) + 1e-3)
+        assert float((got - want).norm()) <= (loose if k else 2e-5) * (float(want.norm()) + 1e-3)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -22,7 +22,7 @@ def test_this_environment_is_in_order(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.delenv("CONSTRUCTIBLE_DATA", raising=False)
     assert run(constructible, ["doctor", "--json"]) == 0
     found = {item["subject"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
-    assert {"python", "packages", "kernels", "torch", "threads", "memory", "disk", "data"} <= found.keys()
+    assert {"python", "packages", "kernels", "torch", "threads", "memory", "disk", "bfloat16", "data"} <= found.keys()
     assert found["data"]["state"] == "note" and "extra dev" in found
 
 
@@ -42,6 +42,19 @@ def test_a_foreign_kernels_is_found_with_the_repair(
     assert "finds a foreign package" in doctor.look_at_kernels()[0].detail
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert doctor.look_at_kernels()[0].state == "bad"
+
+
+@pytest.mark.parametrize(
+    ("amx", "vectors", "state", "word"),
+    [(True, True, "ok", "AMX"), (False, True, "ok", "AVX-512"), (False, False, "note", "not multiplied")],
+)
+def test_what_multiplies_is_told(
+    amx: bool, vectors: bool, state: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernels.numba_amx.available", lambda: amx)
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"avx512bf16": vectors})
+    [found] = doctor.look_at_processor()
+    assert found.state == state and word in found.detail
 
 
 @pytest.mark.parametrize(
