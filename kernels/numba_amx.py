@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from kernels.numba_cache import cache_by_sources, fingerprint
@@ -38,7 +38,7 @@ def available() -> bool:
     features = binding.get_host_cpu_features()
     if not (sys.platform == "linux" and features.get("amx-bf16", False) and features.get("amx-tile", False)):
         return False
-    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
+    if any(getattr(config, name, None) is not None for name in ("CPU_NAME", "CPU_FEATURES")):
         return False  # numba was told to compile for another processor than this one
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 

@@ -80,7 +80,7 @@ def test_the_pass_of_the_loss_is_that_of_float64(rows: int, tokens: int, width: 
 
 
 def test_numba_may_be_told_to_compile_for_another_processor(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("numba.config.CPU_NAME", "generic")
+    monkeypatch.setattr("numba.core.config.CPU_NAME", "generic")
     assert not numba_amx.available.__wrapped__()
 
 
