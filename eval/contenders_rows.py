@@ -1,7 +1,7 @@
 """Contenders at equal budgets (`eval.studies.contenders`) as rows of the leaderboard, comparisons and a figure.
 
 Their raw results, bits file by file, lie in docs/experiments/contenders.json, beside docs/results; those of an earlier
-version of the package in contenders_VERSION.json. Ratios are between models of one version.
+version of the package, or of another day, in contenders_VERSION.json. Ratios are between models of one version.
 """
 
 from __future__ import annotations
