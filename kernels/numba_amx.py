@@ -12,18 +12,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cache import cache_by_sources, fingerprint
+from kernels.numba_math import NamedType, compiled_when_called
 from kernels.numba_softmax import exp_row
+from kernels.processor import features
 
 ROWS, STEP, GROUP = 16, 32, 4
 """Rows of a tile, products of bfloat16 in one instruction, tiles of the output that are worked on at once."""
@@ -35,11 +34,9 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 @functools.cache
 def available() -> bool:
     """Whether this process may use the unit; asks the system for it, once."""
-    features = binding.get_host_cpu_features()
-    if not (sys.platform == "linux" and features.get("amx-bf16", False) and features.get("amx-tile", False)):
+    has = features()
+    if not (sys.platform == "linux" and has.get("amx-bf16", False) and has.get("amx-tile", False)):
         return False
-    if any(getattr(config, name, None) is not None for name in ("CPU_NAME", "CPU_FEATURES")):
-        return False  # numba was told to compile for another processor than this one
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
@@ -65,18 +62,7 @@ def from_bfloat16_bits(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-class _Tile(ir.Type):
-    def _to_string(self) -> str:
-        return "x86_amx"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Tile)
-
-    def __hash__(self) -> int:
-        return hash("x86_amx")
-
-
-_TILE, _I16, _I64, _POINTER = _Tile(), ir.IntType(16), ir.IntType(64), ir.IntType(8).as_pointer()
+_TILE, _I16, _I64, _POINTER = NamedType("x86_amx"), ir.IntType(16), ir.IntType(64), ir.IntType(8).as_pointer()
 
 
 @intrinsic(prefer_literal=True)
@@ -149,8 +135,7 @@ def _powers(steps: int) -> Any:
             for row in range(block * ROWS, min((block + 1) * ROWS, len(sums))):
                 _, sums[row] = exp_row(out[row], bias)
 
-    sources = fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
-    return cache_by_sources(numba.njit(error_model="numpy", nogil=True)(powers), sources + str(steps))
+    return compiled_when_called(powers, constants=str(steps))
 
 
 def pack_table(table: np.ndarray) -> np.ndarray | None:

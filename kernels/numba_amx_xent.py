@@ -8,15 +8,13 @@ A few rows' logits at a time are made and used up in the cache.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
 from kernels.numba_amx import GROUP, ROWS, STEP, multiply_tiles, need_unit, wide_vectors
-from kernels.numba_cache import cache_by_sources, fingerprint
-from kernels.numba_math import to_bfloat16
+from kernels.numba_math import compiled_when_called, to_bfloat16
 from kernels.numba_xent import excess_row
 
 
@@ -37,8 +35,7 @@ def _pack(hidden: Any, table: Any, left: Any, right: Any, parts: int) -> None:
                         right[group, k // STEP, tile, k % STEP // 2, place] = to_bfloat16(table[token, k])
 
 
-_SOURCES = fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
-_pack_compiled = cache_by_sources(numba.njit(error_model="numpy", nogil=True, parallel=True)(_pack), _SOURCES)
+_pack_compiled = compiled_when_called(_pack, parallel=True)
 
 
 @functools.cache
@@ -60,7 +57,7 @@ def _pass(steps: int) -> Any:
                     at = block * ROWS + i
                     loss[at] = excess_row(logits[i], bias, targets[at], out[at])
 
-    return cache_by_sources(numba.njit(error_model="numpy", nogil=True, parallel=True)(excess), _SOURCES + str(steps))
+    return compiled_when_called(excess, parallel=True, constants=str(steps))
 
 
 def excess_of_product(

@@ -18,28 +18,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_math import compiled, to_bfloat16
+from kernels.numba_math import NamedType, compiled, to_bfloat16
 from kernels.numba_panels import FLOAT, INDEX
 
 LANES = 16
 COLUMNS = 32  # of one panel: W's columns are padded to a multiple of this
 
 
-class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
 _WORDS, _FLOATS = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(FLOAT, LANES)
-_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+_PAIRS = ir.VectorType(NamedType("bfloat"), 2 * LANES)
 
 
 def _panel(rows: int) -> Any:

@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_cache import cache_by_sources, fingerprint
+from kernels.processor import features
 
 # No fast-math flags: LLVM compiles these functions more than once (alone, inlined, again after linking), and a sum that
 # it may re-order came out differently in the process that compiled than in those that loaded the code from the cache.
@@ -37,8 +38,7 @@ C5, C6, C7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
 
 
 def _has_fma() -> bool:
-    features = binding.get_host_cpu_features()
-    return bool(features.get("fma", False)) or not binding.get_process_triple().startswith(("x86_64", "i686"))
+    return bool(features().get("fma", False)) or not binding.get_process_triple().startswith(("x86_64", "i686"))
 
 
 HAS_FMA = _has_fma()  # without it LLVM would call the C library for every element
@@ -57,12 +57,37 @@ def compiled(signature: str, parallel: bool = False) -> Callable[[Callable[..., 
     """Compile for one signature, at once, or load what an earlier process compiled from the same sources."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = numba.njit(error_model="numpy", nogil=True, parallel=parallel)(function)
-        cache_by_sources(dispatcher, _SOURCES).compile(signature)
+        dispatcher = compiled_when_called(function, parallel)
+        dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher
 
     return decorate
+
+
+def compiled_when_called(function: Callable[..., Any], parallel: bool = False, constants: str = "") -> Any:
+    """As `compiled`, for whatever it is called with: an array may be a read-only map of a file.
+
+    constants: what a function made by another one has of its own, since its source does not tell.
+    """
+    dispatcher = numba.njit(error_model="numpy", nogil=True, parallel=parallel)(function)
+    return cache_by_sources(dispatcher, _SOURCES + constants)
+
+
+class NamedType(ir.Type):
+    """A type of LLVM that llvmlite does not name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _to_string(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NamedType) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 @intrinsic

@@ -4,14 +4,12 @@
 # (an intrinsic's first parameter is filled in by numba)
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-from kernels.numba_cache import cache_by_sources, fingerprint
-from kernels.numba_math import INLINE, exp_negative32, from_order_key, order_key
+from kernels.numba_math import INLINE, compiled_when_called, exp_negative32, from_order_key, order_key
 from kernels.numba_panels import sum_row
 
 
@@ -34,10 +32,7 @@ def _powers(logits: Any, bias: Any, sums: Any) -> None:
         _, sums[i] = exp_row(logits[i], bias)
 
 
-# Compiled for what it is called with: a model's bias may be a read-only map of a file.
-_compiled = cache_by_sources(
-    numba.njit(error_model="numpy", nogil=True)(_powers), fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
-)
+_compiled = compiled_when_called(_powers)
 
 
 def powers_(logits: np.ndarray, bias: np.ndarray) -> np.ndarray:

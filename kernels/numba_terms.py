@@ -6,16 +6,11 @@ What a value comes to in its place is multiplied out once for all rows that have
 # pyright: reportCallIssue=false, reportArgumentType=false
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
-from kernels.numba_cache import cache_by_sources, fingerprint
-from kernels.numba_math import sigmoid32
-
-_SOURCES = fingerprint(sorted(Path(__file__).parent.glob("numba_*.py")))
+from kernels.numba_math import compiled_when_called, sigmoid32
 
 
 def _distinct(values: Any, size: int, place: Any, kept: Any, starts: Any) -> None:
@@ -51,11 +46,7 @@ def _silu_of_sums(
             row[j] *= sigmoid32(row[j])
 
 
-def _compiled(function: Any) -> Any:
-    return cache_by_sources(numba.njit(error_model="numpy", nogil=True)(function), _SOURCES)
-
-
-_distinct_compiled, _silu_of_sums_compiled = _compiled(_distinct), _compiled(_silu_of_sums)
+_distinct_compiled, _silu_of_sums_compiled = compiled_when_called(_distinct), compiled_when_called(_silu_of_sums)
 
 
 def distinct(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

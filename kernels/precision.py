@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from llvmlite import binding
+
+from kernels.processor import features
 
 
 def has_matrix_unit() -> bool:
@@ -17,7 +18,7 @@ def has_matrix_unit() -> bool:
 
 def multiplies_pairs() -> bool:
     """Whether `numba_bfloat16` can be compiled, and is worth it: AVX-512's dot products, and no matrix unit."""
-    return bool(binding.get_host_cpu_features().get("avx512bf16", False)) and not has_matrix_unit()
+    return bool(features().get("avx512bf16", False)) and not has_matrix_unit()
 
 
 def multiplies_bfloat16() -> bool:

@@ -142,16 +142,14 @@ def look_at_machine() -> list[Finding]:
 
 def look_at_processor() -> list[Finding]:
     """What trainings and scores multiply with: how fast they are depends on it more than on the clock."""
-    from llvmlite import binding
-
     from kernels.numba_amx import available
+    from kernels.processor import features
 
-    features = binding.get_host_cpu_features()
     if available():
         return [Finding("bfloat16", "ok", "multiplied on a matrix unit (AMX)")]
-    if features.get("amx-bf16", False):
+    if features().get("amx-bf16", False):
         return [Finding("bfloat16", "ok", "multiplied by torch alone: AMX is there, and not for compiled code")]
-    if features.get("avx512bf16", False):
+    if features().get("avx512bf16", False):
         return [Finding("bfloat16", "ok", "multiplied in vectors (AVX-512)")]
     return [Finding("bfloat16", "note", "not multiplied by this processor", "trainings are in float32, and slower")]
 

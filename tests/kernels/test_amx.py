@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import numba_amx, numba_amx_xent
+from kernels import numba_amx, numba_amx_xent, processor
 from kernels.numba_amx import bfloat16_bits, from_bfloat16_bits, pack_table, powers_of_product, takes
 
 needs_unit = pytest.mark.skipif(not numba_amx.available(), reason="this machine has no AMX")
@@ -26,10 +26,11 @@ def test_rounding_is_torchs():
 
 
 def test_a_table_that_does_not_fit_is_left_to_others(monkeypatch: pytest.MonkeyPatch):
-    assert pack_table(rounded(60, 64)) is None and pack_table(rounded(64, 60)) is None
-    assert pack_table(rounded(64, 64) + np.float32(1e-6)) is None
     monkeypatch.setattr(numba_amx, "available", lambda: True)
     assert pack_table(rounded(64, 64)) is not None
+    assert pack_table(rounded(60, 64)) is None and pack_table(rounded(64, 60)) is None
+    assert pack_table(rounded(64, 64) + np.float32(1e-6)) is None
+    assert not takes(100, 64) and not takes(64, 20) and not takes(64, 0)
     monkeypatch.setattr(numba_amx, "available", lambda: False)
     assert pack_table(rounded(64, 64)) is None
 
@@ -80,12 +81,10 @@ def test_the_pass_of_the_loss_is_that_of_float64(rows: int, tokens: int, width: 
 
 
 def test_numba_may_be_told_to_compile_for_another_processor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"amx-bf16": True, "amx-tile": True})
+    assert processor.features()["amx-bf16"]
     monkeypatch.setattr("numba.core.config.CPU_NAME", "generic")
-    assert not numba_amx.available.__wrapped__()
-
-
-def test_other_sizes_go_another_way():
-    assert not takes(100, 64) and not takes(64, 20) and not takes(64, 0)
+    assert not processor.features() and not numba_amx.available.__wrapped__()
 
 
 def test_without_the_unit_nothing_runs_on_it(monkeypatch: pytest.MonkeyPatch):

@@ -45,14 +45,19 @@ def test_a_foreign_kernels_is_found_with_the_repair(
 
 
 @pytest.mark.parametrize(
-    ("amx", "vectors", "state", "word"),
-    [(True, True, "ok", "AMX"), (False, True, "ok", "AVX-512"), (False, False, "note", "not multiplied")],
+    ("amx", "features", "state", "word"),
+    [
+        (True, {"amx-bf16": True, "avx512bf16": True}, "ok", "on a matrix unit"),
+        (False, {"amx-bf16": True, "avx512bf16": True}, "ok", "by torch alone"),
+        (False, {"avx512bf16": True}, "ok", "AVX-512"),
+        (False, {}, "note", "not multiplied"),
+    ],
 )
 def test_what_multiplies_is_told(
-    amx: bool, vectors: bool, state: str, word: str, monkeypatch: pytest.MonkeyPatch
+    amx: bool, features: dict[str, bool], state: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kernels.numba_amx.available", lambda: amx)
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"avx512bf16": vectors})
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
     [found] = doctor.look_at_processor()
     assert found.state == state and word in found.detail
 
