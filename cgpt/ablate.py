@@ -41,12 +41,10 @@ def without(model: ConstructedLM, name: str) -> ConstructedLM:
     ablated.variant += f" without {name}"
     if kind == "read":
         assert model.nets is not None
-        gate = model.nets.gate.copy()
-        gate[:, READS.index(name)] = 0.0
-        special_gate = model.nets.special_gate.copy()
-        special_gate[:, READS.index(name)] = 0.0
+        declared = model.nets.declared.copy()
+        declared[:, READS.index(name)] = False
         split = np.where(model.nets.split == READS.index(name), np.int32(-1), model.nets.split)
-        ablated.nets = replace(model.nets, gate=gate, special_gate=special_gate, split=split)
+        ablated.nets = replace(model.nets, declared=declared, split=split)
     elif name == "corpus" and kind == "source":
         _silence(ablated, slice(None), slice(FIRST_LEVEL, FIRST_LEVEL + counts.N_LEVELS))
     elif name == "file" and kind == "source":

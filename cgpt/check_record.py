@@ -118,7 +118,11 @@ class Checker:
             gate, b1, b2 = gate + net["special_gate"][s], b1 + net["special_b1"][s], b2 + net["special_b2"][s]
         w1 = (gate[columns, None, None] * net["w1"][columns]).reshape(-1, net["w1"].shape[2])
         x = net["embeddings"][[reads[names[column]] for column in columns]].reshape(1, -1) @ w1 + b1
-        y = (x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))) @ (net["w2_shared"] + net["w2"][m]) + b2
+        h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
+        y = h @ (net["w2_shared"] + net["w2"][m]) + b2
         logits = (y @ net["output"].T + net["bias"])[0].astype(np.float64)
+        for column, gate in zip(net["pointer_columns"], (h @ net["w_pointer"])[0] + net["b_pointer"][m], strict=True):
+            if net["declared"][m][column] and reads[names[column]] < len(logits):
+                logits[reads[names[column]]] += gate
         powers = np.exp(logits - logits.max())
         return powers / powers.sum()

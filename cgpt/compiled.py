@@ -20,7 +20,7 @@ _LEXER = (
     "check_lexer.py", "valid_numbers.py", "valid_rules.py",
     "valid_bytes.py",
 )  # fmt: skip
-_MODEL = ("index.py", "counts.py", "mixer.py", "names.py", "reads.py", "caches.py", "mixing.py")
+_MODEL = ("index.py", "counts.py", "mixer.py", "names.py", "reads.py", "caches.py", "mixing.py", "pointers.py")
 _HERE = Path(__file__).parent
 
 FINGERPRINT = fingerprint(_HERE / name for name in _LEXER)

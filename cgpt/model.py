@@ -36,7 +36,7 @@ from ontology.io import read_json
 from ontology.routers import Router
 from ontology.schema import Ontology
 
-FORMAT = "constructible-cgpt/4"
+FORMAT = "constructible-cgpt/5"
 HERE = Path(__file__).parent / "ontologies" / "python"
 CHUNK_ROWS = 128
 """So many positions have their whole distributions in memory at a time."""

@@ -1,13 +1,14 @@
 """The neural part: one small network per concept at the cut, all trained together in one batched call.
 
 A network is handed the declared reads of its concept and nothing else. It is what its own situation needs on top of
-five modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
-token means in the place of each read), `answer_projection`, `output_embeddings` and `output_bias`.
+six modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
+token means in the place of each read), `answer_projection`, `output_embeddings`, `output_bias` and `pointer_projection`.
 
     x = sum over its reads of own_gate[read] * (token_embeddings[token there] @ read_projection[read])   [hidden]
     h = silu(x + own_bias)                                                                               [hidden]
     y = h @ (answer_projection + own_answer) + own_answer_bias                                           [d_out]
     logits = y @ output_embeddings + output_bias                                                         [V]
+    logits[token that one of its reads points at] += (h @ pointer_projection + own_pointer_bias)[read]   cgpt.pointers
 
 Where one read has a value that a specialist knows (`cgpt.specialists`), its gates, own_bias and own_answer_bias are
 added to those of the net. A read that is not declared has no term in the sum. Every network may answer with every
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgpt import pointers
 from cgpt.reads import READS, vocabulary_size
 from cgpt.specialists import Split, find
 from kernels.numba_amx import bfloat16_bits, from_bfloat16_bits, pack_table, powers_of_product
@@ -57,12 +59,12 @@ class NetShape:
 _FEW_ROWS, _MANY_ROWS = 16, 1 << 16
 """Up to so few rows terms of the first layer are not shared; of more rows than the other not all at once."""
 
-OWN = ("gate", "b1", "w2", "b2")
+OWN = ("gate", "b1", "w2", "b2", "b_pointer")
 SPECIAL = ("special_gate", "special_b1", "special_b2")
-SHARED = ("embeddings", "w1", "w2_shared", "output", "bias")
+SHARED = ("embeddings", "w1", "w2_shared", "output", "bias", "w_pointer")
 SHARED_NAMES = {
     "embeddings": "token_embeddings", "w1": "read_projection", "w2_shared": "answer_projection",
-    "output": "output_embeddings", "bias": "output_bias",
+    "output": "output_embeddings", "bias": "output_bias", "w_pointer": "pointer_projection",
 }  # fmt: skip
 
 
@@ -92,8 +94,8 @@ class Nets:
     """Networks of M concepts; R = N_READS, V tokens, H hidden.
 
     Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
-    `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V]; own `gate` [M, R], `b1` [M, H], `w2` [M, H, d_out],
-    `b2` [M, d_out]. Specialists: `split` int32[M] read that net m is split by (-1: none), `special_net` and
+    `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V], `w_pointer` [H, P]; own `gate` [M, R], `b1` [M, H], `w2`
+    [M, H, d_out], `b2` [M, d_out], `b_pointer` [M, P], P being the pointers of `cgpt.pointers`. Specialists: `split` int32[M] read that net m is split by (-1: none), `special_net` and
     `special_value` int32[S] in ascending order, `special_gate` float32[S, R], `special_b1` [S, H], `special_b2`
     [S, d_out].
     """
@@ -109,6 +111,8 @@ class Nets:
     w2: np.ndarray
     b2: np.ndarray
     bias: np.ndarray
+    w_pointer: np.ndarray
+    b_pointer: np.ndarray
     split: np.ndarray
     special_net: np.ndarray
     special_value: np.ndarray
@@ -139,10 +143,13 @@ class Nets:
 
     def logits(self, m: int, reads: np.ndarray | ReadsWithTerms) -> np.ndarray:
         """float32[rows, V] from `reads` uint16[rows, R], with terms or without; undeclared ones have no influence."""
-        return self._answers(m, reads) @ self.output.T + self.bias
+        answers, gates = self._answers(m, reads)
+        logits = answers @ self.output.T + self.bias
+        pointers.add_to(logits, reads.reads if isinstance(reads, ReadsWithTerms) else reads, gates)
+        return logits
 
-    def _answers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> np.ndarray:
-        """float32[rows, d_out]: what goes into the output layer."""
+    def _answers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
+        """(float32[rows, d_out] what goes into the output layer, float32[rows, P] the pointers' gates)."""
         known = reads if isinstance(reads, ReadsWithTerms) else self.with_terms(reads)
         if isinstance(known, ReadsWithTerms):
             h, special = self._hidden(m, known)
@@ -150,11 +157,13 @@ class Nets:
             h, special = self._hidden_of_few(m, known)
         else:
             parts = [known[at : at + _MANY_ROWS] for at in range(0, len(known), _MANY_ROWS)]
-            return np.concatenate([self._answers(m, part) for part in parts])
+            answers, gates = zip(*(self._answers(m, part) for part in parts), strict=True)
+            return np.concatenate(answers), np.concatenate(gates)
         answers = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
         there = np.flatnonzero(special >= 0)
         answers[there] += self.special_b2[special[there]]
-        return answers
+        gates = np.where(self.declared[m, pointers.COLUMNS], h @ self.w_pointer + self.b_pointer[m], np.float32(0))
+        return answers, gates
 
     def _hidden(self, m: int, known: ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
         """(float32[rows, H], int64[rows] specialist in charge or -1)."""
@@ -206,12 +215,13 @@ class Nets:
         sum is 0, and what stands in its place in the powers means nothing.
         """
         answers = np.zeros((len(reads), self.output.shape[1]), dtype=np.float32)
+        gates = np.zeros((len(reads), self.w_pointer.shape[1]), dtype=np.float32)
         silent = []
         for m, rows in groups:
             if m < 0:
                 silent.append(rows)
             else:
-                answers[rows] = self._answers(m, reads[rows])
+                answers[rows], gates[rows] = self._answers(m, reads[rows])
         if len(reads) > _FEW_ROWS and self._packed_output is not None:
             powers, sums = powers_of_product(answers, self._packed_output, self.bias)
         else:
@@ -219,6 +229,7 @@ class Nets:
             sums = powers_(powers, self.bias)
         for rows in silent:
             sums[rows] = 0.0
+        pointers.point(powers, sums, reads.reads if isinstance(reads, ReadsWithTerms) else reads, pointers.COLUMNS, gates)
         return powers, sums
 
     @functools.cached_property
@@ -237,12 +248,18 @@ class Nets:
         x = terms.sum(0) + b1[0]
         sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         slope = sigmoid * (1.0 + x * (1.0 - sigmoid))
-        back = (self.w2_shared + self.w2[m]) @ self.output[token]
-        return {READS[c]: float(v) for c, v in zip(columns, terms @ (slope * back), strict=True)}
+        pointed = self.declared[m, pointers.COLUMNS] & (reads[pointers.COLUMNS] == token)
+        back = (self.w2_shared + self.w2[m]) @ self.output[token] + self.w_pointer @ pointed
+        moved = np.zeros(len(READS))
+        moved[columns] = terms @ (slope * back)
+        # A read that points at the token would take all its gate with it.
+        moved[pointers.COLUMNS] += pointed * ((x * sigmoid) @ self.w_pointer + self.b_pointer[m])
+        return {READS[c]: float(moved[c]) for c in columns}
 
     def own_parameters(self, m: int) -> int:
         """Trained numbers that belong to network m alone, its specialists left aside."""
-        return int(self.declared[m].sum()) + sum(getattr(self, name)[m].size for name in OWN[1:])
+        declared = int(self.declared[m].sum() + self.declared[m, pointers.COLUMNS].sum())
+        return declared + sum(getattr(self, name)[m].size for name in ("b1", "w2", "b2"))
 
     @property
     def special_parameters(self) -> int:
@@ -265,12 +282,15 @@ class Nets:
         """Write one safetensors file; the concepts' names are in it."""
         tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "concepts"}
         tensors["concept_names"] = np.frombuffer("\n".join(self.concepts).encode(), dtype=np.uint8)
+        tensors["pointer_columns"] = pointers.COLUMNS
         save_tensors(path, tensors)
 
     @staticmethod
     def load(path: str | Path) -> Nets:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; raises ConstructibleError where its reads are those of another version."""
         tensors = load_tensors(path)
+        if not np.array_equal(tensors.pop("pointer_columns", None), pointers.COLUMNS):
+            raise ConstructibleError("its pointers are other reads than this version's.", fix="build again", file=path)
         concepts = tuple(tensors.pop("concept_names").tobytes().decode().split("\n"))
         return Nets(concepts, **tensors)
 
@@ -301,6 +321,9 @@ class NetTrainer:
 
     Batch `index` is a function of (seed, index) alone, so a training that was killed continues to the same result.
     """
+
+    pointing = True
+    """Whether reads may point at tokens: not where the output layer answers with something else."""
 
     def __init__(
         self,
@@ -344,6 +367,7 @@ class NetTrainer:
             torch.zeros(n_modules, shape.hidden),
             torch.zeros(n_modules, shape.hidden, shape.d_out),
             torch.zeros(n_modules, shape.d_out),
+            torch.zeros(n_modules, len(pointers.POINTERS)),
         ]
         # One more, of zeros and never trained, stands for positions without a specialist.
         self._special = (
@@ -355,6 +379,7 @@ class NetTrainer:
             normal(shape.hidden, shape.d_out, std=shape.hidden**-0.5),
             normal(vocab_size, shape.d_out, std=shape.d_out**-0.5),
             torch.from_numpy(bias).float(),
+            torch.zeros(shape.hidden, len(pointers.POINTERS)),
         ]
         self._rule = kernels.AdamRule(beta1=0.9, beta2=shape.beta2, eps=1e-8)
         self._gate_state, self._own_state = kernels.AdamState.of(self._own[:1]), kernels.AdamState.of(self._own[1:])
@@ -388,7 +413,7 @@ class NetTrainer:
         specialist = torch.from_numpy(np.where(found < 0, len(self.grown.net), found))
         reads = torch.where(self._declared[module], reads, len(self._shared[0]) - 1)
         leaves = [p.requires_grad_() for p in (*self._own, *self._shared, *self._special)]
-        gate, b1, w2, b2, embeddings, w1, w2_shared, output, bias, *special = leaves
+        gate, b1, w2, b2, b_pointer, embeddings, w1, w2_shared, output, bias, w_pointer, *special = leaves
         plan = kernels.route(module, n_modules=len(self.concepts))
         # `embedding`, not indexing, whose gradient torch adds up in another order at every run with several threads.
         pick = torch.nn.functional.embedding
@@ -406,8 +431,14 @@ class NetTrainer:
                 y = y + pick(specialist, special[2])
             loss = kernels.ragged_softmax_xent(
                 y, targets, output, bias, self.vocabulary, self.answers(rows), precision="bfloat16"
-            ).mean()
-            grads = torch.autograd.grad(loss, leaves)
+            )
+            if self.pointing:
+                pointed = pointers.pointed_at(reads_of, self.declared[module_of])
+                loss = pointers.pointed_loss(
+                    loss, targets, y, output, bias, pointed, h @ w_pointer + pick(module, b_pointer)
+                )
+            loss = loss.mean()
+            grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
         for p in leaves:
             p.requires_grad_(False)
         n_own, rate = len(self._own), self._rate()
@@ -463,12 +494,12 @@ class NetTrainer:
         sizes = (len(READS), self.shape.hidden, self.shape.d_out)
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
         special[0] = np.where(self.declared[net], special[0], np.float32(0))
-        embeddings, w1, w2_shared, output, bias = (p.numpy().copy() for p in self._shared)
+        embeddings, w1, w2_shared, output, bias, w_pointer = (p.numpy().copy() for p in self._shared)
         # As training multiplies it where the processor multiplies bfloat16, and as a matrix unit can.
         output = from_bfloat16_bits(bfloat16_bits(output))
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
-            output=output, bias=bias, **own, split=self.grown.column, special_net=net,
+            output=output, bias=bias, w_pointer=w_pointer, **own, split=self.grown.column, special_net=net,
             special_value=self.grown.value, **dict(zip(SPECIAL, special, strict=True)),
         )  # fmt: skip

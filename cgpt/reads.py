@@ -16,7 +16,7 @@ from cgpt import counts, lexer, names
 from cgpt.compiled import compiled
 from cgpt.tokenizer import KINDS, Tokenizer
 
-PREVIOUS = 8
+PREVIOUS = 16
 _FILE_READS = (1, 2, 3, 5)
 _NAME_READS = 4
 _REGISTER_READS = (

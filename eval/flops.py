@@ -40,7 +40,7 @@ def _nets(folder: Path) -> float:
     _, d_in, hidden = nets["w1"].shape
     d_out = nets["w2_shared"].shape[1]
     reads, vocabulary = nets["declared"].sum(1), len(nets["output"])
-    each = 2.0 * (reads * d_in * hidden + hidden * d_out + d_out * vocabulary)
+    each = 2.0 * (reads * d_in * hidden + hidden * (d_out + nets["w_pointer"].shape[1]) + d_out * vocabulary)
     positions = np.array(mixer["positions"], dtype=np.float64)
     of = np.array([each[names.index(owner[concept])] for concept in mixer["concepts"]])
     return float((of * positions).sum() / positions.sum()) if positions.sum() else float(each.mean())

@@ -142,7 +142,7 @@ def _hidden_of(parameters: int, constructed: Path) -> int:
     n_reads, d_in, hidden = nets.w1.shape
     fixed = nets.embeddings.size + nets.output.size + nets.bias.size
     # With one net the shared and its own answer projection are two of the same shape.
-    each = n_reads * d_in + 1 + 2 * nets.w2_shared.shape[1]
+    each = n_reads * d_in + 1 + 2 * nets.w2_shared.shape[1] + nets.w_pointer.shape[1]
     return max(hidden, round((parameters - fixed) / each / 16) * 16)
 
 
