@@ -2,7 +2,7 @@
 
 A network is handed the declared reads of its concept and nothing else. It is what its own situation needs on top of
 six modules that all networks share and that have names of their own: `token_embeddings`, `read_projection` (what a
-token means in the place of each read), `answer_projection`, `output_embeddings`, `output_bias` and `pointer_projection`.
+token means in the place of each read), `answer_projection`, `output_embeddings`, `output_bias`, `pointer_projection`.
 
     x = sum over its reads of own_gate[read] * (token_embeddings[token there] @ read_projection[read])   [hidden]
     h = silu(x + own_bias)                                                                               [hidden]
@@ -95,9 +95,9 @@ class Nets:
 
     Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
     `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V], `w_pointer` [H, P]; own `gate` [M, R], `b1` [M, H], `w2`
-    [M, H, d_out], `b2` [M, d_out], `b_pointer` [M, P], P being the pointers of `cgpt.pointers`. Specialists: `split` int32[M] read that net m is split by (-1: none), `special_net` and
-    `special_value` int32[S] in ascending order, `special_gate` float32[S, R], `special_b1` [S, H], `special_b2`
-    [S, d_out].
+    [M, H, d_out], `b2` [M, d_out], `b_pointer` [M, P], P being the pointers of `cgpt.pointers`. Specialists: `split`
+    int32[M] read that net m is split by (-1: none), `special_net` and `special_value` int32[S] in ascending order,
+    `special_gate` float32[S, R], `special_b1` [S, H], `special_b2` [S, d_out].
     """
 
     concepts: tuple[str, ...]
@@ -229,7 +229,9 @@ class Nets:
             sums = powers_(powers, self.bias)
         for rows in silent:
             sums[rows] = 0.0
-        pointers.point(powers, sums, reads.reads if isinstance(reads, ReadsWithTerms) else reads, pointers.COLUMNS, gates)
+        pointers.point(
+            powers, sums, reads.reads if isinstance(reads, ReadsWithTerms) else reads, pointers.COLUMNS, gates
+        )
         return powers, sums
 
     @functools.cached_property

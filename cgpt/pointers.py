@@ -1,7 +1,7 @@
 """Pointers: reads that name a token which may stand here raise the logit of that token itself.
 
-A net sees a read through an embedding, a hidden layer and an answer of few numbers, which is a narrow way for "what came
-here the last time comes again". So each such read has a gate of its own, a number that the hidden layer decides, and the
+A net sees a read through an embedding, a hidden layer and an answer of few numbers, which is a narrow way for "what
+came here the last time comes again". So each such read has a gate, a number that the hidden layer decides, and the
 logit of the token that stands in the read grows by it. Reads that hold the same token add up.
 
     gates = h @ pointer_projection + own_pointer_bias                        [P], of reads that the concept declares
