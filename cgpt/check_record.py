@@ -121,7 +121,8 @@ class Checker:
         h = x / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         y = h @ (net["w2_shared"] + net["w2"][m]) + b2
         logits = (y @ net["output"].T + net["bias"])[0].astype(np.float64)
-        for column, gate in zip(net["pointer_columns"], (h @ net["w_pointer"])[0] + net["b_pointer"][m], strict=True):
+        gates = np.logaddexp(0.0, (h @ net["w_pointer"])[0] + net["b_pointer"][m])
+        for column, gate in zip(net["pointer_columns"], gates, strict=True):
             if net["declared"][m][column] and reads[names[column]] < len(logits):
                 logits[reads[names[column]]] += gate
         powers = np.exp(logits - logits.max())

@@ -8,7 +8,7 @@ token means in the place of each read), `answer_projection`, `output_embeddings`
     h = silu(x + own_bias)                                                                               [hidden]
     y = h @ (answer_projection + own_answer) + own_answer_bias                                           [d_out]
     logits = y @ output_embeddings + output_bias                                                         [V]
-    logits[token that one of its reads points at] += (h @ pointer_projection + own_pointer_bias)[read]   cgpt.pointers
+    logits[token in a read that points] += softplus(h @ pointer_projection + own_pointer_bias)[read]     cgpt.pointers
 
 Where one read has a value that a specialist knows (`cgpt.specialists`), its gates, own_bias and own_answer_bias are
 added to those of the net. A read that is not declared has no term in the sum. Every network may answer with every
@@ -89,6 +89,10 @@ class ReadsWithTerms:
         return ReadsWithTerms(self.reads[rows], self.place[rows], self.terms)
 
 
+def _plain(reads: np.ndarray | ReadsWithTerms) -> np.ndarray:
+    return reads.reads if isinstance(reads, ReadsWithTerms) else reads
+
+
 @dataclass(frozen=True)
 class Nets:
     """Networks of M concepts; R = N_READS, V tokens, H hidden.
@@ -145,7 +149,7 @@ class Nets:
         """float32[rows, V] from `reads` uint16[rows, R], with terms or without; undeclared ones have no influence."""
         answers, gates = self._answers(m, reads)
         logits = answers @ self.output.T + self.bias
-        pointers.add_to(logits, reads.reads if isinstance(reads, ReadsWithTerms) else reads, gates)
+        pointers.add_to(logits, _plain(reads), gates)
         return logits
 
     def _answers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +166,7 @@ class Nets:
         answers = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
         there = np.flatnonzero(special >= 0)
         answers[there] += self.special_b2[special[there]]
-        gates = np.where(self.declared[m, pointers.COLUMNS], h @ self.w_pointer + self.b_pointer[m], np.float32(0))
+        gates = pointers.gate(h @ self.w_pointer + self.b_pointer[m]) * self.declared[m, pointers.COLUMNS]
         return answers, gates
 
     def _hidden(self, m: int, known: ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -229,9 +233,7 @@ class Nets:
             sums = powers_(powers, self.bias)
         for rows in silent:
             sums[rows] = 0.0
-        pointers.point(
-            powers, sums, reads.reads if isinstance(reads, ReadsWithTerms) else reads, pointers.COLUMNS, gates
-        )
+        pointers.point(powers, sums, _plain(reads), pointers.COLUMNS, gates)
         return powers, sums
 
     @functools.cached_property
@@ -251,11 +253,13 @@ class Nets:
         sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         slope = sigmoid * (1.0 + x * (1.0 - sigmoid))
         pointed = self.declared[m, pointers.COLUMNS] & (reads[pointers.COLUMNS] == token)
-        back = (self.w2_shared + self.w2[m]) @ self.output[token] + self.w_pointer @ pointed
+        gates = pointers.gate((x * sigmoid) @ self.w_pointer + self.b_pointer[m]) * pointed
+        # The slope of softplus is 1 - exp(-softplus).
+        back = (self.w2_shared + self.w2[m]) @ self.output[token] - self.w_pointer @ np.expm1(-gates)
         moved = np.zeros(len(READS))
         moved[columns] = terms @ (slope * back)
         # A read that points at the token would take all its gate with it.
-        moved[pointers.COLUMNS] += pointed * ((x * sigmoid) @ self.w_pointer + self.b_pointer[m])
+        moved[pointers.COLUMNS] += gates
         return {READS[c]: float(moved[c]) for c in columns}
 
     def own_parameters(self, m: int) -> int:
@@ -436,9 +440,8 @@ class NetTrainer:
             )
             if self.pointing:
                 pointed = pointers.pointed_at(reads_of, self.declared[module_of])
-                loss = pointers.pointed_loss(
-                    loss, targets, y, output, bias, pointed, h @ w_pointer + pick(module, b_pointer)
-                )
+                pointer_gates = torch.nn.functional.softplus(h @ w_pointer + pick(module, b_pointer))
+                loss = pointers.pointed_loss(loss, targets, y, output, bias, pointed, pointer_gates)
             loss = loss.mean()
             grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
         for p in leaves:
@@ -492,6 +495,8 @@ class NetTrainer:
         """The networks as they are now."""
         own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
         own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
+        if not self.pointing:
+            own["b_pointer"][:] = -np.inf
         net = self.grown.net
         sizes = (len(READS), self.shape.hidden, self.shape.d_out)
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]

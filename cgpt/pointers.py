@@ -4,8 +4,11 @@ A net sees a read through an embedding, a hidden layer and an answer of few numb
 came here the last time comes again". So each such read has a gate, a number that the hidden layer decides, and the
 logit of the token that stands in the read grows by it. Reads that hold the same token add up.
 
-    gates = h @ pointer_projection + own_pointer_bias                        [P], of reads that the concept declares
+    gates = softplus(h @ pointer_projection + own_pointer_bias)              [P], of reads that the concept declares
     logits[token in read p] += gates[p]
+
+A gate is never below zero: a read can speak for its token, not against it. With gates of either sign the sum over all
+tokens becomes a difference of nearly equal numbers where the likeliest is lowered; a long training went astray there.
 
 Method: copying as in CopyNet (Gu, Lu, Li and Li 2016) and pointer networks for programs (Bhoopchand, Rocktäschel, Barr
 and Riedel 2016), with plain code in place of learned attention, and added to logits, not mixed in.
@@ -21,7 +24,6 @@ from numba import prange
 
 from cgpt.compiled import compiled, compiled_parallel
 from cgpt.reads import READS
-from kernels.numba_math import float_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +34,6 @@ COLUMNS = np.array([READS.index(name) for name in POINTERS], dtype=np.int64)
 
 _LEAST = np.float32(1e-38)
 """No power is less, as in `kernels.numba_softmax`: a token that a net holds for impossible still has a cost."""
-_LEAST_SUM = 1e-6
 
 
 def pointed_at(reads: np.ndarray, declared: np.ndarray) -> np.ndarray:
@@ -50,7 +51,7 @@ def pointed_loss(
     """float32[rows]: the loss with pointers from the `loss` float32[rows] without them, in nats.
 
     `targets` int64[rows], `answers` float32[rows, d_out], `output` [V, d_out] and `bias` [V] of the output layer;
-    `tokens` int64[rows, P] pointed at, V and more for none; `gates` float32[rows, P].
+    `tokens` int64[rows, P] pointed at, V and more for none; `gates` float32[rows, P], none below zero.
     """
     return _function().apply(loss, targets, answers, output, bias, tokens, gates)
 
@@ -133,8 +134,7 @@ def _point_losses(
             more += np.float64(share[r, p]) * np.expm1(np.float64(gate))
             if token == target:
                 hit = gate
-        # Rounding may leave what is taken away a little above all there was.
-        of_loss[r] = loss[r] + np.log(max(1.0 + more, _LEAST_SUM)) - hit
+        of_loss[r] = loss[r] + np.log1p(more) - hit
 
 
 @compiled_parallel
@@ -148,7 +148,7 @@ def _point_gradients(
         target, more = targets[r], 0.0
         for p in range(n):
             more += np.float64(share[r, p]) * np.expm1(np.float64(raised[r, p]))
-        over = max(1.0 + more, _LEAST_SUM)
+        over = 1.0 + more
         row = by_answers[r]
         by_loss[r], by_target[r] = grad[r] * (1.0 - more / over), -grad[r] * (more / over)
         for k in range(len(row)):
@@ -184,6 +184,11 @@ def _add_to_output(
                     by_output[token, k] += by * answers[r, k]
 
 
+def gate(x: np.ndarray) -> np.ndarray:
+    """softplus."""
+    return np.logaddexp(np.float32(0.0), x)
+
+
 def add_to(logits: np.ndarray, reads: np.ndarray, gates: np.ndarray) -> None:
     """In place: `logits` float32[rows, V] with what pointers add; `reads` uint16[rows, R], `gates` float32[rows, P]."""
     tokens = reads[:, COLUMNS]
@@ -196,14 +201,14 @@ def point(powers, sums, reads, columns, gates):  # pragma: no cover - compiled
     """Raise what pointers point at, in place: `powers` float32[rows, V], 1 at a row's first choice before and after, to
     rounding, and their `sums` float64[rows].
 
-    `reads` uint16[rows, R], of which `columns` int64[P] point at tokens, V and more for none; `gates` float32[rows, P].
+    `reads` uint16[rows, R], of which `columns` int64[P] point at tokens, V and more for none; `gates` float32[rows, P],
+    none below zero.
     """
     n_tokens, n = powers.shape[1], len(columns)
     for r in range(len(powers)):
         if sums[r] == 0.0:
             continue
-        row = powers[r]
-        top, taken, lowered = np.float32(0.0), 0.0, False
+        row, top = powers[r], np.float32(1.0)
         for p in range(n):
             token = reads[r, columns[p]]
             if token >= n_tokens:
@@ -213,31 +218,13 @@ def point(powers, sums, reads, columns, gates):  # pragma: no cover - compiled
                 if other != p and reads[r, columns[other]] == token:
                     first = first and other > p
                     gate += gates[r, other]
-            if not first or gate == 0.0:
-                continue
-            before = row[token]
-            after = np.float32(min(before * np.exp(np.float64(gate)), 1e30))
-            row[token] = after
-            sums[r] += np.float64(after) - np.float64(before)
-            top = max(top, after)
-            if after < before:
-                taken += before - after
-                lowered = lowered or before == 1.0
-        # What was rounded as a part of much more is added up again where little is left.
-        again = taken > 0.5 * sums[r]
-        if lowered and top < 1.0:
-            # Bits are in the order of the values, none being below zero, and a maximum of integers becomes vector code.
-            bits, most = row.view(np.int32), np.int32(0)
-            for v in range(n_tokens):
-                most = max(most, bits[v])
-            top = float_of(most)  # pyright: ignore[reportCallIssue]
-        if lowered or top > 1.0:
+            if first and gate > 0.0:
+                before = row[token]
+                row[token] = before * np.exp(np.float64(gate))
+                sums[r] += np.float64(row[token]) - np.float64(before)
+                top = max(top, row[token])
+        if top > 1.0:
             scale = np.float32(1.0) / top
             for v in range(n_tokens):
                 row[v] = max(row[v] * scale, _LEAST)
             sums[r] *= np.float64(scale)
-        if again:
-            total = 0.0
-            for v in range(n_tokens):
-                total += row[v]
-            sums[r] = total
