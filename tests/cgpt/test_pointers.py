@@ -95,3 +95,19 @@ def test_the_loss_and_its_gradient_are_those_of_the_raised_logits(seed: int, wid
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(*(torch.autograd.grad((e * by).sum(), leaves) for e in (found, expected)), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_no_rounding_of_the_loss_lets_pointers_gain_more_than_all_of_it(seed: int):
+    """The loss that pointers start from is made in bfloat16, apart from what they add: training would seek a gap."""
+    _, reads, gates = drawn(seed, spread=6.0)
+    random = np.random.default_rng(seed)
+    answers, output, bias = (
+        torch.from_numpy(random.normal(0, 2, size).astype(np.float32)) for size in ((len(reads), 8), (V, 8), V)
+    )
+    targets = torch.from_numpy(random.integers(0, V, len(reads)))
+    rounded = torch.from_numpy(random.exponential(1.0, len(reads)).astype(np.float32))
+    tokens = pointed_at(reads, np.ones((len(reads), N_READS), np.bool_))
+    found = pointed_loss(rounded, targets, answers, output, bias, tokens, torch.from_numpy(gates))
+    assert (found >= -1e-4).all()
