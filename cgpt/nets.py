@@ -295,7 +295,7 @@ class Nets:
     def load(path: str | Path) -> Nets:
         """Read what `save` wrote; raises ConstructibleError where its reads are those of another version."""
         tensors = load_tensors(path)
-        if not np.array_equal(tensors.pop("pointer_columns", None), pointers.COLUMNS):
+        if not np.array_equal(tensors.pop("pointer_columns", np.zeros(0)), pointers.COLUMNS):
             raise ConstructibleError("its pointers are other reads than this version's.", fix="build again", file=path)
         concepts = tuple(tensors.pop("concept_names").tobytes().decode().split("\n"))
         return Nets(concepts, **tensors)
