@@ -205,26 +205,31 @@ def point(powers, sums, reads, columns, gates):  # pragma: no cover - compiled
     none below zero.
     """
     n_tokens, n = powers.shape[1], len(columns)
+    after = np.zeros(n)  # in float64: many reads may agree on a token, and theirs is then more than float32 holds
     for r in range(len(powers)):
         if sums[r] == 0.0:
             continue
-        row, top = powers[r], np.float32(1.0)
+        row, top = powers[r], 1.0
         for p in range(n):
+            after[p] = 0.0
             token = reads[r, columns[p]]
             if token >= n_tokens:
                 continue
-            gate, first = gates[r, p], True
+            gate, first = np.float64(gates[r, p]), True
             for other in range(n):
                 if other != p and reads[r, columns[other]] == token:
                     first = first and other > p
                     gate += gates[r, other]
             if first and gate > 0.0:
-                before = row[token]
-                row[token] = before * np.exp(np.float64(gate))
-                sums[r] += np.float64(row[token]) - np.float64(before)
-                top = max(top, row[token])
+                before = np.float64(row[token])
+                after[p] = before * np.exp(gate)
+                sums[r] += after[p] - before
+                top = max(top, after[p])
         if top > 1.0:
-            scale = np.float32(1.0) / top
+            scale = np.float32(1.0 / top)
             for v in range(n_tokens):
                 row[v] = max(row[v] * scale, _LEAST)
-            sums[r] *= np.float64(scale)
+            sums[r] /= top
+        for p in range(n):
+            if after[p] > 0.0:
+                row[reads[r, columns[p]]] = max(np.float32(after[p] / top), _LEAST)
