@@ -99,9 +99,9 @@ class Nets:
 
     Shapes: `declared` bool[M, R]; shared `embeddings` float32[vocabulary_size(V), d_in], `w1` [R, d_in, H],
     `w2_shared` [H, d_out], `output` [V, d_out], `bias` [V], `w_pointer` [H, P]; own `gate` [M, R], `b1` [M, H], `w2`
-    [M, H, d_out], `b2` [M, d_out], `b_pointer` [M, P], P being the pointers of `cgpt.pointers`. Specialists: `split`
-    int32[M] read that net m is split by (-1: none), `special_net` and `special_value` int32[S] in ascending order,
-    `special_gate` float32[S, R], `special_b1` [S, H], `special_b2` [S, d_out].
+    [M, H, d_out], `b2` [M, d_out], `b_pointer` [M, P]; `pointer_columns` int64[P] the reads that point. Specialists:
+    `split` int32[M] read that net m is split by (-1: none), `special_net` and `special_value` int32[S] in ascending
+    order, `special_gate` float32[S, R], `special_b1` [S, H], `special_b2` [S, d_out].
     """
 
     concepts: tuple[str, ...]
@@ -117,6 +117,7 @@ class Nets:
     bias: np.ndarray
     w_pointer: np.ndarray
     b_pointer: np.ndarray
+    pointer_columns: np.ndarray
     split: np.ndarray
     special_net: np.ndarray
     special_value: np.ndarray
@@ -149,7 +150,7 @@ class Nets:
         """float32[rows, V] from `reads` uint16[rows, R], with terms or without; undeclared ones have no influence."""
         answers, gates = self._answers(m, reads)
         logits = answers @ self.output.T + self.bias
-        pointers.add_to(logits, _plain(reads), gates)
+        pointers.add_to(logits, _plain(reads), self.pointer_columns, gates)
         return logits
 
     def _answers(self, m: int, reads: np.ndarray | ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +167,7 @@ class Nets:
         answers = h @ (self.w2_shared + self.w2[m]) + self.b2[m]
         there = np.flatnonzero(special >= 0)
         answers[there] += self.special_b2[special[there]]
-        gates = pointers.gate(h @ self.w_pointer + self.b_pointer[m]) * self.declared[m, pointers.COLUMNS]
+        gates = pointers.gate(h @ self.w_pointer + self.b_pointer[m]) * self.declared[m, self.pointer_columns]
         return answers, gates
 
     def _hidden(self, m: int, known: ReadsWithTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +234,7 @@ class Nets:
             sums = powers_(powers, self.bias)
         for rows in silent:
             sums[rows] = 0.0
-        pointers.point(powers, sums, _plain(reads), pointers.COLUMNS, gates)
+        pointers.point(powers, sums, _plain(reads), self.pointer_columns, gates)
         return powers, sums
 
     @functools.cached_property
@@ -252,19 +253,19 @@ class Nets:
         x = terms.sum(0) + b1[0]
         sigmoid = 1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0)))
         slope = sigmoid * (1.0 + x * (1.0 - sigmoid))
-        pointed = self.declared[m, pointers.COLUMNS] & (reads[pointers.COLUMNS] == token)
+        pointed = self.declared[m, self.pointer_columns] & (reads[self.pointer_columns] == token)
         gates = pointers.gate((x * sigmoid) @ self.w_pointer + self.b_pointer[m]) * pointed
         # The slope of softplus is 1 - exp(-softplus).
         back = (self.w2_shared + self.w2[m]) @ self.output[token] - self.w_pointer @ np.expm1(-gates)
         moved = np.zeros(len(READS))
         moved[columns] = terms @ (slope * back)
         # A read that points at the token would take all its gate with it.
-        moved[pointers.COLUMNS] += gates
+        moved[self.pointer_columns] += gates
         return {READS[c]: float(moved[c]) for c in columns}
 
     def own_parameters(self, m: int) -> int:
         """Trained numbers that belong to network m alone, its specialists left aside."""
-        declared = int(self.declared[m].sum() + self.declared[m, pointers.COLUMNS].sum())
+        declared = int(self.declared[m].sum() + self.declared[m, self.pointer_columns].sum())
         return declared + sum(getattr(self, name)[m].size for name in ("b1", "w2", "b2"))
 
     @property
@@ -288,15 +289,12 @@ class Nets:
         """Write one safetensors file; the concepts' names are in it."""
         tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "concepts"}
         tensors["concept_names"] = np.frombuffer("\n".join(self.concepts).encode(), dtype=np.uint8)
-        tensors["pointer_columns"] = pointers.COLUMNS
         save_tensors(path, tensors)
 
     @staticmethod
     def load(path: str | Path) -> Nets:
-        """Read what `save` wrote; raises ConstructibleError where its reads are those of another version."""
+        """Read what `save` wrote."""
         tensors = load_tensors(path)
-        if not np.array_equal(tensors.pop("pointer_columns", np.zeros(0)), pointers.COLUMNS):
-            raise ConstructibleError("its pointers are other reads than this version's.", fix="build again", file=path)
         concepts = tuple(tensors.pop("concept_names").tobytes().decode().split("\n"))
         return Nets(concepts, **tensors)
 
@@ -328,8 +326,8 @@ class NetTrainer:
     Batch `index` is a function of (seed, index) alone, so a training that was killed continues to the same result.
     """
 
-    pointing = True
-    """Whether reads may point at tokens: not where the output layer answers with something else."""
+    pointer_columns = pointers.COLUMNS
+    """The reads that point at tokens: none where the output layer answers with something else."""
 
     def __init__(
         self,
@@ -373,7 +371,7 @@ class NetTrainer:
             torch.zeros(n_modules, shape.hidden),
             torch.zeros(n_modules, shape.hidden, shape.d_out),
             torch.zeros(n_modules, shape.d_out),
-            torch.zeros(n_modules, len(pointers.POINTERS)),
+            torch.zeros(n_modules, len(self.pointer_columns)),
         ]
         # One more, of zeros and never trained, stands for positions without a specialist.
         self._special = (
@@ -385,7 +383,7 @@ class NetTrainer:
             normal(shape.hidden, shape.d_out, std=shape.hidden**-0.5),
             normal(vocab_size, shape.d_out, std=shape.d_out**-0.5),
             torch.from_numpy(bias).float(),
-            torch.zeros(shape.hidden, len(pointers.POINTERS)),
+            torch.zeros(shape.hidden, len(self.pointer_columns)),
         ]
         self._rule = kernels.AdamRule(beta1=0.9, beta2=shape.beta2, eps=1e-8)
         self._gate_state, self._own_state = kernels.AdamState.of(self._own[:1]), kernels.AdamState.of(self._own[1:])
@@ -438,12 +436,10 @@ class NetTrainer:
             loss = kernels.ragged_softmax_xent(
                 y, targets, output, bias, self.vocabulary, self.answers(rows), precision="bfloat16"
             )
-            if self.pointing:
-                pointed = pointers.pointed_at(reads_of, self.declared[module_of])
-                pointer_gates = torch.nn.functional.softplus(h @ w_pointer + pick(module, b_pointer))
-                loss = pointers.pointed_loss(loss, targets, y, output, bias, pointed, pointer_gates)
-            loss = loss.mean()
-            grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            pointed = pointers.pointed_at(reads_of, self.declared[module_of], self.pointer_columns)
+            pointer_gates = torch.nn.functional.softplus(h @ w_pointer + pick(module, b_pointer))
+            loss = pointers.pointed_loss(loss, targets, y, output, bias, pointed, pointer_gates).mean()
+            grads = torch.autograd.grad(loss, leaves)
         for p in leaves:
             p.requires_grad_(False)
         n_own, rate = len(self._own), self._rate()
@@ -495,8 +491,6 @@ class NetTrainer:
         """The networks as they are now."""
         own = {name: p.numpy().copy() for name, p in zip(OWN, self._own, strict=True)}
         own["gate"] = np.where(self.declared, own["gate"], np.float32(0))
-        if not self.pointing:
-            own["b_pointer"][:] = -np.inf
         net = self.grown.net
         sizes = (len(READS), self.shape.hidden, self.shape.d_out)
         special = [p[:-1].numpy().copy() for p in self._special] or [np.zeros((0, n), np.float32) for n in sizes]
@@ -507,6 +501,7 @@ class NetTrainer:
         return Nets(
             concepts=self.concepts, declared=self.declared, embeddings=embeddings[:-1],
             w1=w1.reshape(len(READS), self.shape.d_in, self.shape.hidden), w2_shared=w2_shared,
-            output=output, bias=bias, w_pointer=w_pointer, **own, split=self.grown.column, special_net=net,
-            special_value=self.grown.value, **dict(zip(SPECIAL, special, strict=True)),
+            output=output, bias=bias, w_pointer=w_pointer, pointer_columns=self.pointer_columns, **own,
+            split=self.grown.column, special_net=net, special_value=self.grown.value,
+            **dict(zip(SPECIAL, special, strict=True)),
         )  # fmt: skip

@@ -28,20 +28,20 @@ from cgpt.reads import READS
 if TYPE_CHECKING:
     import torch
 
-POINTERS: tuple[str, ...] = tuple(name for name in READS if name.startswith(("file_", "names_", "place_")))
+COLUMNS = np.array(
+    [column for column, name in enumerate(READS) if name.startswith(("file_", "names_", "place_"))], dtype=np.int64
+)
 """Reads that say which token may come: what followed or stood at a like place of this file, and names in scope."""
-COLUMNS = np.array([READS.index(name) for name in POINTERS], dtype=np.int64)
-
 _LEAST = np.float32(1e-38)
 """No power is less, as in `kernels.numba_softmax`: a token that a net holds for impossible still has a cost."""
 
 
-def pointed_at(reads: np.ndarray, declared: np.ndarray) -> np.ndarray:
-    """int64[rows, P]: the token that each pointer names, beyond all tokens for a read that is not declared.
+def pointed_at(reads: np.ndarray, declared: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """int64[rows, P]: the token in each of `columns` int64[P], beyond all tokens for a read that is not declared.
 
     `reads` uint16[rows, R], `declared` bool[rows, R].
     """
-    return np.where(declared[:, COLUMNS], reads[:, COLUMNS].astype(np.int64), np.iinfo(np.uint16).max)
+    return np.where(declared[:, columns], reads[:, columns].astype(np.int64), np.iinfo(np.uint16).max)
 
 
 def pointed_loss(
@@ -189,9 +189,9 @@ def gate(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(np.float32(0.0), x)
 
 
-def add_to(logits: np.ndarray, reads: np.ndarray, gates: np.ndarray) -> None:
-    """In place: `logits` float32[rows, V] with what pointers add; `reads` uint16[rows, R], `gates` float32[rows, P]."""
-    tokens = reads[:, COLUMNS]
+def add_to(logits: np.ndarray, reads: np.ndarray, columns: np.ndarray, gates: np.ndarray) -> None:
+    """Add to `logits` float32[rows, V], in place, what `point` raises; the other arguments are its."""
+    tokens = reads[:, columns]
     rows, which = np.nonzero(tokens < logits.shape[1])
     np.add.at(logits, (rows, tokens[rows, which]), gates[rows, which])
 

@@ -109,8 +109,8 @@ class Split:
 class KindTrainer(NetTrainer):
     """Trains all nets of a split together; a step looks at as many positions as one of `NetTrainer`."""
 
-    pointing = False
-    """Its rows of the output layer are kinds and places within a kind."""
+    pointer_columns = NetTrainer.pointer_columns[:0]
+    """None: its rows of the output layer are kinds and places within a kind."""
 
     def __init__(
         self, split: Split, examples: Examples, vocabulary: np.ndarray, positions: int, shape: NetShape, seed: int = 0

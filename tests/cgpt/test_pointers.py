@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt.pointers import COLUMNS, POINTERS, add_to, point, pointed_at, pointed_loss
+from cgpt.corpus import SourceFile
+from cgpt.model import ConstructedLM
+from cgpt.nets import Examples, NetShape, NetTrainer, declared_reads
+from cgpt.pointers import COLUMNS, add_to, point, pointed_at, pointed_loss
 from cgpt.reads import N_READS, READS
 
-V, P = 12, len(POINTERS)
+V, P = 12, len(COLUMNS)
 
 
 def drawn(seed: int, rows: int = 7, spread: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -36,9 +39,40 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
-def test_pointers_are_reads_that_hold_a_token():
-    assert {name.split("_")[0] for name in POINTERS} == {"file", "names", "place"}
-    assert [READS[column] for column in COLUMNS] == list(POINTERS)
+def test_pointers_hold_tokens_or_nothing_and_each_is_right_now_and_then(model: ConstructedLM, unseen: list[SourceFile]):
+    """A read of small numbers among them would raise tokens that have nothing to do with it."""
+    right = np.zeros(P, np.int64)
+    for file in unseen:
+        view = model.view(model.tokenizer.encode(file.data))
+        tokens = view.reads[: view.n, COLUMNS]
+        assert tokens.max() <= model.tokenizer.vocab_size
+        right += (tokens == view.history[1 : view.n + 1, None]).sum(0)
+    assert (right > 0).all(), dict(zip([READS[column] for column in COLUMNS], right.tolist(), strict=True))
+
+
+class WithoutPointers(NetTrainer):
+    pointer_columns = COLUMNS[:0]
+
+
+def test_a_net_learns_to_copy_tokens_that_it_seldom_saw():
+    """A read says what comes, two thirds of the time one of four tokens, else one of 2,000, most of them never seen."""
+    random = np.random.default_rng(0)
+    n, size = 3000, 2000
+    reads = np.full((n, N_READS), size, np.uint16)
+    reads[:, READS.index("file_1")] = np.where(random.random(n) < 2 / 3, np.arange(n) % 4, random.integers(0, size, n))
+    declared = declared_reads([["file_1"]])
+    data = Examples(reads, np.zeros(n, np.int16), reads[:, READS.index("file_1")].copy())
+    never = np.full((500, N_READS), size, np.uint16)
+    never[:, READS.index("file_1")] = np.setdiff1d(np.arange(size), data.targets)[:500]
+    bits = []
+    for kind in (NetTrainer, WithoutPointers):
+        trainer = kind(["only"], declared, data, size, NetShape(d_in=8, hidden=16, d_out=8, batch_rows=128))
+        for step in range(200):
+            trainer.set_progress(step / 200)
+            trainer.step(step)
+        bits.append(trainer.finish().bits(0, never, never[:, READS.index("file_1")]).mean())
+    guessing = np.log2(size)
+    assert bits[0] < guessing / 2 and bits[1] > guessing, bits
 
 
 @settings(deadline=None)
@@ -52,7 +86,7 @@ def test_compiled_code_gives_the_softmax_of_the_raised_logits(seed: int, spread:
     assert np.allclose(powers.max(1), 1.0, atol=1e-6) and (powers > 0.0).all()
     np.testing.assert_allclose(powers / sums[:, None], expected, rtol=2e-5, atol=1e-7)
     added = logits.copy()
-    add_to(added, reads, gates)
+    add_to(added, reads, COLUMNS, gates)
     np.testing.assert_allclose(added, pointed(logits, reads, gates), atol=1e-4)
 
 
@@ -76,7 +110,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_raised_logits(seed: int, wid
     answers, output, bias = leaf(len(reads), width), leaf(V, width), leaf(V)
     own = torch.from_numpy(gates).requires_grad_()
     targets = torch.from_numpy(random.integers(0, V, len(reads)))
-    tokens = pointed_at(reads, declared)
+    tokens = pointed_at(reads, declared, COLUMNS)
     by = torch.from_numpy(random.normal(0, 1, len(reads)).astype(np.float32))
 
     def losses(*leaves: torch.Tensor) -> torch.Tensor:
@@ -108,6 +142,6 @@ def test_no_rounding_of_the_loss_lets_pointers_gain_more_than_all_of_it(seed: in
     )
     targets = torch.from_numpy(random.integers(0, V, len(reads)))
     rounded = torch.from_numpy(random.exponential(1.0, len(reads)).astype(np.float32))
-    tokens = pointed_at(reads, np.ones((len(reads), N_READS), np.bool_))
+    tokens = pointed_at(reads, np.ones((len(reads), N_READS), np.bool_), COLUMNS)
     found = pointed_loss(rounded, targets, answers, output, bias, tokens, torch.from_numpy(gates))
     assert (found >= -1e-4).all()
