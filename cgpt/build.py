@@ -45,6 +45,7 @@ TRAINING_FILES = "training_files.json"
 _LEXER_CODE = ("cgpt.lexer", "cgpt.lexer_bytes", "cgpt.lexer_state", "cgpt.lexer_tokens", "cgpt.lexer_tables")
 _DATA_CODE = ("cgpt.tokenizer", "cgpt.pieces", *_LEXER_CODE)
 READS_CODE = (*_DATA_CODE, "cgpt.data", "cgpt.reads", "cgpt.names", "cgpt.counts")
+NET_CODE = ("cgpt.nets", "cgpt.pointers", "cgpt.specialists", *READS_CODE, "kernels")
 _MIXER_CODE = ("cgpt.mixer", "cgpt.descent", "cgpt.dynamic", "cgpt.caches", "cgpt.model", "cgpt.index", *READS_CODE)
 
 
@@ -181,7 +182,7 @@ class _Plan:
         if self.cut.nets:
             own = self.recipe.kept is None or self.recipe.kept.nets is None
             jobs.append(
-                Job("nets", {"spec": spec, "code": code_hash("cgpt.nets", "cgpt.specialists", *READS_CODE, "kernels")},
+                Job("nets", {"spec": spec, "code": code_hash(*NET_CODE)},
                     self.run_nets if own else self.run_kept_nets, ("tokenizer", "tokens"),
                     kind="net" if own else "table", modules=len(self.cut.concepts))
             )  # fmt: skip

@@ -26,7 +26,7 @@ import numpy as np
 
 from cgpt import lexer, specialists
 from cgpt.baseline import Baseline, BaselineConfig, BaselineTrainer
-from cgpt.build import READS_CODE, Recipe, build
+from cgpt.build import NET_CODE, Recipe, build
 from cgpt.corpus import Corpus, read_corpus, sample_by_hash
 from cgpt.data import TokenizedCorpus, held_out_files, training_rows, views
 from cgpt.model import HERE, ConstructedLM, load
@@ -61,9 +61,7 @@ WORDS = {
 }  # fmt: skip
 LINES = ("neural part alone", "with tables and caches")
 _SPECS = {"root": "python", "few situations": "1", "all situations": "leaves", "specialists": "leaves"}
-_NET_CODE = (
-    *READS_CODE, "cgpt.nets", "cgpt.baseline", "cgpt.specialists", "eval.answer_kinds", "eval.controls", "kernels"
-)  # fmt: skip
+_NET_CODE = (*NET_CODE, "cgpt.baseline", "eval.answer_kinds", "eval.controls")
 # Scoring is cheap beside training: any change of what the package means scores anew, a new module included.
 _SCORE_CODE = ("cgpt", "kernels", "eval.joined", "eval.answer_kinds")
 

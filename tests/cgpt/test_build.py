@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cgpt.build import HERE, Recipe, build
+from cgpt.build import HERE, NET_CODE, Recipe, build
 from cgpt.complete import complete
 from cgpt.corpus import Corpus, SourceFile
 from cgpt.data import held_out_files
@@ -309,3 +310,21 @@ def test_complete_and_explain_commands(model_folder: Path, tmp_path: Path):
     assert done.returncode == 0 and "after_name" in page.read_text()
     done = run_cli("complete", str(tmp_path), "-", stdin=b"x")
     assert done.returncode == 1 and b"no finished model" in done.stderr
+
+
+def test_stored_nets_are_known_by_all_the_code_that_makes_them():
+    """Whatever the nets and their examples import counts into the key, or a change of it would take old nets over."""
+    met, left = set(), ["cgpt.nets", "cgpt.data"]
+    while left:
+        name = left.pop()
+        met.add(name)
+        for node in ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                found = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} - met
+                left += [
+                    each
+                    for each in found
+                    if each.startswith("cgpt.") and (ROOT / f"{each.replace('.', '/')}.py").is_file()
+                ]
+    # How functions are compiled, what a file is (files have keys of their own), and the lengths of the index' contexts.
+    assert met - set(NET_CODE) == {"cgpt.compiled", "cgpt.corpus", "cgpt.stdlib", "cgpt.index"}
